@@ -1,0 +1,1 @@
+"""What the stage scripts share: data, training loop, metrics, files, plots."""
