@@ -1,0 +1,156 @@
+"""The data contract: class names, preprocessing, and split files on disk."""
+
+import hashlib
+import io
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torchvision.transforms import v2
+
+from ferlab.files import UserError, atomic_path
+
+CLASS_NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+IMAGE_SIZE = 48
+SPLITS = ("train", "val", "test")
+MEAN, STD = 0.5, 0.5  # of gray / 255: maps [0, 255] to [-1, 1], the same as gray / 127.5 - 1
+
+preprocess = v2.Compose(
+    [
+        v2.Grayscale(num_output_channels=1),
+        v2.Resize((IMAGE_SIZE, IMAGE_SIZE), antialias=True),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize([MEAN], [STD]),
+    ]
+)
+"""What a network is fed: uint8 `(..., 1 or 3, H, W)`, RGB if 3, any size -> float32
+`(..., 1, 48, 48)` in [-1, 1]. The one definition, for prepared splits and live faces alike."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split in memory.
+
+    Attributes:
+        images: float32 `(N, 1, 48, 48)` in [-1, 1].
+        labels: int64 `(N,)`, indices into `class_names`.
+        class_names: the classes' names, alphabetical.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "Split":
+        """Returns the split with its tensors on `device`."""
+        return Split(self.images.to(device), self.labels.to(device), self.class_names)
+
+    def class_counts(self) -> torch.Tensor:
+        """Returns int64 `(classes,)`: how many images each class has."""
+        return torch.bincount(self.labels, minlength=len(self.class_names))
+
+    def digest(self) -> str:
+        """Returns 16 hex digits that change with any pixel, label or class name."""
+        state = hashlib.blake2b("\n".join(self.class_names).encode(), digest_size=8)
+        for tensor in (self.images, self.labels):
+            state.update(tensor.cpu().contiguous().numpy())
+        return state.hexdigest()
+
+
+def split_path(data_dir: str | os.PathLike, split: str) -> Path:
+    """Returns where `split` ("train", "val" or "test") lies below `data_dir`."""
+    return Path(data_dir) / f"{split}_data.pt"
+
+
+def save_split(split: Split, path: str | os.PathLike) -> None:
+    """Writes `split` to `path` as the data contract's dict; equal splits give equal bytes."""
+    content = {
+        "images": split.images.contiguous(),
+        "labels": split.labels.contiguous(),
+        "class_names": list(split.class_names),
+    }
+    save_tensors(content, path)
+
+
+def save_tensors(content: dict, path: str | os.PathLike) -> None:
+    """Writes `content` with `torch.save`, atomically; the bytes don't depend on the file's name.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    buffer = io.BytesIO()  # a full disk is then an OSError, not a RuntimeError of torch's writer
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
+    """Returns the dict that `save_tensors` wrote, on the CPU.
+
+    Args:
+        path: the file.
+        remedy: what a person can do if the file is missing or broken, as the end of a sentence.
+        mmap: maps the tensors from disk instead of reading them.
+
+    Raises:
+        UserError: the file is missing, unreadable, truncated or not such a dict.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {remedy}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged or not a file of this project; {remedy}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a file of this project; {remedy}")
+    return content
+
+
+def load_split(data_dir: str | os.PathLike, split: str) -> Split:
+    """Loads one split and checks it against the data contract.
+
+    Raises:
+        UserError: missing or damaged file, wrong keys, dtypes, shapes, value or label range.
+    """
+    path = split_path(data_dir, split)
+    remedy = "make it with: python dataset_preparation.py"
+    content = load_tensors(path, remedy, mmap=True)
+
+    def refuse(what: str) -> None:
+        raise UserError(f"{path}: {what}; {remedy}")
+
+    missing = [key for key in ("images", "labels", "class_names") if key not in content]
+    if missing:
+        refuse(f"has no {' or '.join(missing)}")
+    images, labels, names = (content[key] for key in ("images", "labels", "class_names"))
+    if not isinstance(images, torch.Tensor) or not isinstance(labels, torch.Tensor):
+        refuse("images and labels must be tensors")
+    if images.dtype != torch.float32 or images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
+        refuse(
+            f"images are {images.dtype} {tuple(images.shape)}, "
+            f"not torch.float32 (N, 1, {IMAGE_SIZE}, {IMAGE_SIZE})"
+        )
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        refuse(f"labels are {labels.dtype} {tuple(labels.shape)}, not torch.int64 ({len(images)},)")
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        refuse("class_names must be a list of strings")
+    if len(labels) == 0:
+        refuse("holds no images")
+    if labels.min() < 0 or labels.max() >= len(names):
+        refuse(
+            f"labels range from {labels.min()} to {labels.max()} for {len(names)} classes"
+        )
+    low, high = images.aminmax()
+    if not (low >= -1.0 and high <= 1.0):  # also catches NaN
+        refuse(f"pixels range from {low:g} to {high:g}, not within [-1, 1]")
+    return Split(images, labels, tuple(names))
+
+
+def available_splits(data_dir: str | os.PathLike) -> list[str]:
+    """Returns which of train, val and test lie below `data_dir`."""
+    return [split for split in SPLITS if split_path(data_dir, split).is_file()]
