@@ -55,7 +55,20 @@ def positive(kind: type) -> Callable[[str], float]:
     return convert
 
 
-def fraction(text: str) -> float:
+def not_negative(kind: type) -> Callable[[str], float]:
+    """Returns an argparse type: a number of `kind`, zero or above."""
+
+    def convert(text: str) -> float:
+        value = kind(text)
+        if not 0 <= value < float("inf"):
+            raise ValueError
+        return value
+
+    convert.__name__ = f"not negative {kind.__name__}"
+    return convert
+
+
+def share(text: str) -> float:
     """An argparse type: a number from 0 up to, not including, 1."""
     value = float(text)
     if not 0 <= value < 1:

@@ -1,0 +1,132 @@
+"""CNN: residual blocks of convolution, batch normalisation, ReLU, pooling and dropout.
+
+python advanced_network.py
+python advanced_network.py --resume      # after a stop
+"""
+
+import sys
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ferlab import cli, stage
+from ferlab.augment import Augmentation
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm and ReLU beside a shortcut (arXiv 1512.03385).
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        pool: halves height and width first.
+        dropout: share of channels silenced in training.
+    """
+
+    def __init__(self, inputs: int, outputs: int, pool: bool, dropout: float):
+        super().__init__()
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut = (
+            nn.Identity()
+            if inputs == outputs
+            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        )
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps `(N, inputs, H, W)` to `(N, outputs, H', W')`, halved if pooled."""
+        maps = self.pool(maps)
+        new = F.relu(self.norm1(self.conv1(maps)), inplace=True)
+        new = self.norm2(self.conv2(new))
+        return self.dropout(F.relu(new + self.shortcut(maps), inplace=True))
+
+
+class CNN(nn.Module):
+    """Residual CNN.
+
+    The first convolution has stride 2: at 48x48 a step would spend most of its time on two
+    layers that see little more than edges.
+
+    Args:
+        classes: number of classes.
+        widths: channels of the stages; all but the first halve height and width.
+        blocks: residual blocks a stage.
+        dropout: share of channels silenced after each block.
+        head_dropout: share of features silenced before the last layer.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        widths: tuple[int, ...] = (64, 128, 256),
+        blocks: int = 2,
+        dropout: float = 0.1,
+        head_dropout: float = 0.3,
+    ):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, widths[0], 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        )
+        stages: list[nn.Module] = []
+        inputs = widths[0]
+        for number, width in enumerate(widths):
+            for block in range(blocks):
+                stages.append(
+                    ResidualBlock(inputs, width, pool=number > 0 and block == 0, dropout=dropout)
+                )
+                inputs = width
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(head_dropout),
+            nn.Linear(inputs, classes),
+        )
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`."""
+        return self.head(self.stages(self.stem(images)))
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Runs the stage; returns the exit code."""
+    parser = stage.training_parser(__doc__, epochs=36, batch_size=128, lr=0.1, weight_decay=5e-4)
+    parser.add_argument("--dropout", type=cli.share, default=0.1, help="of channels, per block")
+    args = parser.parse_args(argv)
+    return stage.run(
+        "advanced",
+        "CNN",
+        CNN,
+        {"widths": [64, 128, 256], "blocks": 2, "dropout": args.dropout, "head_dropout": 0.3},
+        args,
+        augmentation=Augmentation(
+            flip=True,
+            rotation=10,
+            translation=0.08,
+            scale=0.1,
+            brightness=0.1,
+            contrast=0.2,
+            erasing=0.25,
+        ),
+        optimizer="sgd",
+        label_smoothing=0.1,
+        ema_epochs=1.0,
+        clip=5.0,
+        small_share=0.5,
+        small_size=32,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

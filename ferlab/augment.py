@@ -1,0 +1,86 @@
+"""Augmentation of whole batches, on the device that holds them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly faces are varied; every number is drawn anew for each image.
+
+    Attributes:
+        flip: mirrors half of the images.
+        rotation: largest turn, degrees either way.
+        translation: largest shift, as a share of the image's size.
+        scale: largest change of size, as a share of it.
+        brightness: largest shift of grey levels, on the [-1, 1] scale.
+        contrast: largest change of contrast, as a share of it.
+        erasing: share of the images that lose a rectangle of 2-20 % of their area to mid-grey
+            (random erasing, arXiv 1708.04896).
+    """
+
+    flip: bool = True
+    rotation: float = 0.0
+    translation: float = 0.0
+    scale: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    erasing: float = 0.0
+
+    def __call__(
+        self, images: torch.Tensor, generator: torch.Generator, size: int | None = None
+    ) -> torch.Tensor:
+        """Returns varied copies of `images`.
+
+        Args:
+            images: float32 `(N, C, H, W)` in [-1, 1].
+            generator: source of all random numbers, on the images' device.
+            size: height and width of the copies; those of the images if None.
+
+        Returns:
+            float32 `(N, C, size, size)` in [-1, 1].
+        """
+
+        def uniform(*size: int) -> torch.Tensor:  # in [-1, 1)
+            drawn = torch.rand(len(images), *size, generator=generator, device=images.device)
+            return drawn.mul_(2).sub_(1)
+
+        images = self._move(images, uniform, size or images.shape[-1])
+        if self.brightness or self.contrast:
+            gain = 1 + self.contrast * uniform(1, 1, 1)
+            images = torch.addcmul(self.brightness * uniform(1, 1, 1), images, gain).clamp_(-1, 1)
+        if self.erasing:
+            images = images.masked_fill(self._boxes(images, uniform), 0.0)
+        return images
+
+    def _move(self, images: torch.Tensor, uniform, size: int) -> torch.Tensor:
+        """Mirrors, turns, scales and shifts, in one bilinear sampling."""
+        angle = torch.deg2rad(self.rotation * uniform())
+        zoom = 1 + self.scale * uniform()
+        shift = 2 * self.translation * uniform(2)  # the sampling grid spans [-1, 1]
+        mirror = uniform().sign() if self.flip else torch.ones_like(angle)
+        if size == images.shape[-1] and not (self.rotation or self.translation or self.scale):
+            return torch.where(mirror.view(-1, 1, 1, 1) < 0, images.flip(-1), images)
+        cos, sin = angle.cos() * zoom, angle.sin() * zoom
+        matrix = torch.stack(
+            [mirror * cos, -sin, shift[:, 0], mirror * sin, cos, shift[:, 1]], dim=1
+        ).view(-1, 2, 3)
+        grid = F.affine_grid(matrix, [*images.shape[:2], size, size], align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    def _boxes(self, images: torch.Tensor, uniform) -> torch.Tensor:
+        """Returns bool `(N, 1, H, W)`: the pixels to erase."""
+        height, width = images.shape[-2:]
+        area = 0.11 + 0.09 * uniform()  # 2 to 20 %
+        aspect = (0.7 * uniform()).exp()  # about 1:2 to 2:1
+        chosen = uniform() < 2 * self.erasing - 1
+        half_height = (area * aspect).sqrt() * height / 2 * chosen
+        half_width = (area / aspect).sqrt() * width / 2
+        centre_y, centre_x = (uniform() + 1) * height / 2, (uniform() + 1) * width / 2
+        y = torch.arange(height, device=images.device) + 0.5
+        x = torch.arange(width, device=images.device) + 0.5
+        rows = (y - centre_y[:, None]).abs() < half_height[:, None]
+        columns = (x - centre_x[:, None]).abs() < half_width[:, None]
+        return (rows[:, :, None] & columns[:, None, :])[:, None]

@@ -1,0 +1,161 @@
+"""The results contract's files: text for people, JSON, history, predictions and plots."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ferlab.checkpoint import script_of
+from ferlab.files import atomic_path, write_text
+from ferlab.plots import plot_confusion_matrix, plot_curves
+
+STAGES = (
+    "baseline.py",
+    "softmax.py",
+    "basic_nn.py",
+    "advanced_network.py",
+    "compare_results.py",
+)
+
+
+def write_results(folder: Path, record: dict, data_dir: Path) -> str:
+    """Writes a model's metrics as JSON, text and plot; returns the text.
+
+    Args:
+        folder: the results folder.
+        record: `{"model", "title", "class_names", "parameters", "train", "val", "test", "run"}`,
+            a split's entry as `evaluation.evaluate` returns it, missing where it was not there.
+        data_dir: where the splits came from.
+    """
+    name, text = record["model"], results_text(record, data_dir)
+    write_text(folder / f"{name}_metrics.json", json.dumps(record, indent=2) + "\n")
+    write_text(folder / f"{name}_results.txt", text)
+    split = last_split(record)
+    plot_confusion_matrix(
+        folder / f"{name}_confusion_matrix.png",
+        f"{record['title']}, {split} split: accuracy {record[split]['accuracy']:.3f}",
+        np.array(record[split]["confusion_matrix"]),
+        record["class_names"],
+    )
+    return text
+
+
+def write_history(
+    folder: Path, name: str, title: str, history: list[dict], best_epoch: int
+) -> None:
+    """Writes the training history as CSV, one row an epoch, and as a plot."""
+    with atomic_path(folder / f"{name}_history.csv") as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, history[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        for row in history:
+            writer.writerow({key: _short(value) for key, value in row.items()})
+    plot_curves(folder / f"{name}_curves.png", title, history, best_epoch)
+
+
+def write_predictions(folder: Path, name: str, predictions: dict[str, np.ndarray]) -> None:
+    """Writes `<split>_labels` int8 `(N,)` and `<split>_probs` float32 `(N, classes)`."""
+    with atomic_path(folder / f"{name}_predictions.npz") as path, path.open("wb") as file:
+        np.savez_compressed(file, **predictions)
+
+
+def last_split(record: dict) -> str:
+    """Returns the split that the text and the plot show in full: test, else val, else train."""
+    return next(split for split in ("test", "val", "train") if split in record)
+
+
+def next_command(name: str) -> str:
+    """Returns the command of the stage after the model called `name`."""
+    script = script_of(name)
+    following = STAGES.index(script) + 1 if script in STAGES[:-1] else -1
+    return f"python {STAGES[following]}"
+
+
+def results_text(record: dict, data_dir: str | os.PathLike) -> str:
+    """Returns the results file for people (see `write_results` for `record`)."""
+    run, shown = record["run"], last_split(record)
+    splits = [split for split in ("train", "val", "test") if split in record]
+    title = record["title"]
+    lines = [title, "=" * len(title), ""]
+    lines += _pairs(
+        {
+            "data": f"{Path(data_dir).as_posix()}: "
+            + ", ".join(f"{split} {record[split]['n']:,}" for split in splits),
+            "classes": ", ".join(record["class_names"]),
+            "weights chosen by": run["chosen_by"],
+            "test": "read once, after training",
+        }
+    )
+    lines += ["", *_split_table(record, splits), ""]
+    lines += [f"Each class, {shown} split", *_class_table(record[shown]["per_class"]), ""]
+    lines += [
+        f"Confusion matrix, {shown} split (rows: true class, columns: predicted)",
+        *_matrix(record[shown]["confusion_matrix"], record["class_names"]),
+        "",
+        "The run",
+        *_pairs(_run_facts(record)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _split_table(record: dict, splits: list[str]) -> list[str]:
+    """A column a split; intervals are 95 %: Wilson's for accuracy, bootstrap for macro F1."""
+    rows = {
+        "accuracy": ("accuracy", "accuracy_interval"),
+        "always the majority class": ("majority_accuracy", None),
+        "balanced accuracy": ("balanced_accuracy", None),
+        "macro precision": ("macro_precision", None),
+        "macro recall": ("macro_recall", None),
+        "macro F1": ("macro_f1", "macro_f1_interval"),
+    }
+    lines = [f"{'[95 % interval]':27}" + "".join(f"{split:>24}" for split in splits)]
+    for label, (key, interval) in rows.items():
+        cells = []
+        for split in splits:
+            cell = f"{record[split][key]:.4f}"
+            if interval:
+                low, high = record[split][interval]
+                cell += f" [{low:.4f}, {high:.4f}]"
+            cells.append(f"{cell:>24}")
+        lines.append(f"{label:27}" + "".join(cells))
+    return lines
+
+
+def _class_table(per_class: dict[str, dict]) -> list[str]:
+    lines = [f"{'':10}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}"]
+    for name, numbers in per_class.items():
+        ratios = "".join(f"{numbers[key]:10.4f}" for key in ("precision", "recall", "f1"))
+        lines.append(f"{name:10}{ratios}{numbers['support']:10,}")
+    return lines
+
+
+def _matrix(matrix: list[list[int]], class_names: list[str]) -> list[str]:
+    width = max(9, *(len(name) + 1 for name in class_names))
+    lines = [" " * 10 + "".join(f"{name:>{width}}" for name in class_names)]
+    for name, row in zip(class_names, matrix, strict=True):
+        lines.append(f"{name:10}" + "".join(f"{count:{width},}" for count in row))
+    return lines
+
+
+def _run_facts(record: dict) -> dict[str, str]:
+    run = record["run"]
+    facts = {"command": run["command"]}
+    if "evaluated_by" in run:
+        facts["evaluated by"] = run["evaluated_by"]
+    facts |= {"seed": run["seed"], "parameters": f"{record['parameters']:,}"}
+    if "epochs" in run:
+        facts["epochs"] = f"{run['epochs']}, best {run['best_epoch']}"
+        facts["speed"] = f"{run['seconds']:,.0f} s, {run['images_per_second']:,} images/s"
+        facts["recipe"] = ", ".join(f"{k} {v}" for k, v in run["recipe"].items() if k != "seed")
+    facts["device"] = f"{run['device']} ({run['device_name']}, {run['threads']} threads)"
+    facts["versions"] = ", ".join(f"{k} {run[k]}" for k in ("python", "torch", "torchvision"))
+    return facts
+
+
+def _pairs(facts: dict[str, object]) -> list[str]:
+    return [f"{label:18} {value}" for label, value in facts.items()]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,0 +1,276 @@
+"""What every model script does around its model: flags, splits, training, reports."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ferlab import cli, reports
+from ferlab.augment import Augmentation
+from ferlab.checkpoint import load_model, parameter_count, save_model
+from ferlab.data import IMAGE_SIZE, SPLITS, Split, available_splits, load_split
+from ferlab.evaluation import evaluate, predict_logits
+from ferlab.files import UserError, require_writable
+from ferlab.runtime import (
+    DEVICES,
+    PRECISIONS,
+    choose_device,
+    choose_precision,
+    describe_machine,
+    seed_everything,
+)
+from ferlab.training import Recipe, fit
+
+Build = Callable[..., nn.Module]
+
+
+def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
+    """Returns a parser with the flags that the baseline too understands."""
+    parser = cli.parser(description)
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("processed_data"), help="the split files' folder"
+    )
+    parser.add_argument(
+        "--results-dir", type=Path, default=Path("results"), help="where results are written"
+    )
+    parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="train nothing: report saved weights on the splits that are in --data-dir",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="the weights of --evaluate (default: <model>_model.pth in --results-dir)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, no epoch lines")
+    return parser
+
+
+def training_parser(
+    description: str | None,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    precision: str = "auto",
+) -> argparse.ArgumentParser:
+    """Returns a parser with all shared flags; the arguments are the script's defaults."""
+    parser = evaluation_parser(description)
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--epochs", type=cli.positive(int), default=epochs, help="passes over the train split"
+    )
+    group.add_argument(
+        "--batch-size", type=cli.positive(int), default=batch_size, help="images a step"
+    )
+    group.add_argument("--lr", type=cli.positive(float), default=lr, help="peak learning rate")
+    group.add_argument(
+        "--weight-decay", type=cli.not_negative(float), default=weight_decay, help="of the matrices"
+    )
+    group.add_argument(
+        "--class-weights",
+        choices=("none", "balanced"),
+        default="none",
+        help="balanced: rare classes weigh more in the loss",
+    )
+    group.add_argument(
+        "--oversample", action="store_true", help="draw every class equally often in training"
+    )
+    group.add_argument(
+        "--augment",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="vary the training faces",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=precision,
+        help="auto: bfloat16 where the machine gains from it",
+    )
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint of a stopped run"
+    )
+    return parser
+
+
+def run(
+    name: str,
+    title: str,
+    build: Build,
+    config: dict,
+    args: argparse.Namespace,
+    *,
+    augmentation: Augmentation,
+    optimizer: str,
+    warmup: float = 0.1,
+    label_smoothing: float = 0.0,
+    ema_epochs: float = 0.0,
+    clip: float = 0.0,
+    small_share: float = 0.0,
+    small_size: int = IMAGE_SIZE,
+) -> int:
+    """Trains and reports one model, or with `--evaluate` only reports its saved weights.
+
+    Args:
+        name: the model's name in file names.
+        title: the model's name for people.
+        build: makes the network from `config` and `classes`, the number of classes.
+        config: the network's hyperparameters, plain types.
+        args: the parsed flags of `training_parser`.
+        augmentation, optimizer, warmup, label_smoothing, ema_epochs, clip, small_share, small_size:
+            see `Recipe`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: whatever a user can mend.
+    """
+    require_writable(args.results_dir)
+    device = choose_device(args.device)
+    if args.evaluate:
+        return report_saved(name, title, build, args, device)
+
+    train, val = (load_split(args.data_dir, split) for split in ("train", "val"))
+    if available_splits(args.data_dir) == list(SPLITS):
+        load_split(args.data_dir, "test")  # a fault there shows now, not after the training
+    same_classes({"train": train, "val": val}, train.class_names, args.data_dir)
+    recipe = Recipe(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        weight_decay=args.weight_decay,
+        optimizer=optimizer,
+        warmup=warmup,
+        label_smoothing=label_smoothing,
+        ema_epochs=ema_epochs,
+        clip=clip,
+        small_size=small_size,
+        small_share=small_share,
+        augmentation=asdict(augmentation) if args.augment else None,
+        class_weights=args.class_weights,
+        oversample=args.oversample,
+        precision=str(choose_precision(args.precision, device)).removeprefix("torch."),
+        seed=args.seed,
+    )
+    config = {**config, "classes": len(train.class_names)}
+    seed_everything(args.seed, device)
+    model = build(**config)
+    result = fit(
+        model,
+        train.to(device),
+        val.to(device),
+        recipe,
+        checkpoint=args.results_dir / f"{name}_checkpoint.pth",
+        resume=args.resume,
+        quiet=args.quiet,
+        report=(lambda line: None) if args.quiet else print,
+    )
+    run_record = {
+        "command": command_line(),
+        "seed": args.seed,
+        "epochs": recipe.epochs,
+        "best_epoch": result.best_epoch,
+        "chosen_by": "accuracy on val, of the epochs' averaged weights",
+        "seconds": round(result.seconds, 1),
+        "images_per_second": round(result.images_per_second),
+        "parameters": parameter_count(result.model),
+        "train_counts": train.class_counts().tolist(),
+        "precision": recipe.precision,
+        "recipe": asdict(recipe),
+        **describe_machine(device),
+    }
+    save_model(
+        args.results_dir / f"{name}_model.pth",
+        name,
+        result.model,
+        config,
+        train.class_names,
+        run_record,
+    )
+    reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)
+    return report(name, title, result.model, train.class_names, run_record, args, device)
+
+
+def report_saved(
+    name: str, title: str, build: Build, args: argparse.Namespace, device: torch.device
+) -> int:
+    """Writes the reports of saved weights, training nothing."""
+    path = args.weights or args.results_dir / f"{name}_model.pth"
+    model, content = load_model(path, name, build)
+    record = {**content["run"], "evaluated_by": command_line()}
+    return report(name, title, model, tuple(content["class_names"]), record, args, device)
+
+
+def report(
+    name: str,
+    title: str,
+    model: nn.Module,
+    class_names: tuple[str, ...],
+    run_record: dict,
+    args: argparse.Namespace,
+    device: torch.device,
+) -> int:
+    """Evaluates a network on the splits in `--data-dir` and writes the results contract's files.
+
+    Raises:
+        UserError: no split there, or one with other classes than the network's.
+    """
+    found = available_splits(args.data_dir)
+    if not found:
+        raise UserError(
+            f"{args.data_dir} holds no split; make it with: python dataset_preparation.py"
+        )
+    splits = {split: load_split(args.data_dir, split) for split in found}
+    same_classes(splits, class_names, args.data_dir)
+    majority = max(range(len(class_names)), key=run_record["train_counts"].__getitem__)
+    precision = getattr(torch, run_record["precision"])
+    model = model.to(device, memory_format=torch.channels_last)
+
+    metrics, predictions = {}, {}
+    for split_name, split in splits.items():
+        logits = predict_logits(model, split.images.to(device), precision)
+        probs = logits.softmax(1).cpu().numpy()
+        labels = split.labels.numpy()
+        metrics[split_name] = evaluate(labels, probs, class_names, majority)
+        metrics[split_name]["digest"] = split.digest()
+        if split_name != "train":
+            predictions[f"{split_name}_labels"] = labels.astype("int8")
+            predictions[f"{split_name}_probs"] = probs
+    record = {"model": name, "title": title, "class_names": list(class_names)}
+    record |= {"parameters": run_record["parameters"], **metrics, "run": run_record}
+    reports.write_predictions(args.results_dir, name, predictions)
+    text = reports.write_results(args.results_dir, record, args.data_dir)
+    if not args.quiet:
+        print(text)
+    print(f"wrote {args.results_dir}/{name}_*; next: {reports.next_command(name)}")
+    return 0
+
+
+def same_classes(splits: dict[str, Split], class_names: tuple[str, ...], data_dir: Path) -> None:
+    """Checks that all splits have the classes `class_names`, in that order.
+
+    Raises:
+        UserError: one has not.
+    """
+    for name, split in splits.items():
+        if split.class_names != class_names:
+            raise UserError(
+                f"{data_dir}/{name}_data.pt has classes {', '.join(split.class_names)}; expected "
+                f"{', '.join(class_names)}; make it anew with: python dataset_preparation.py"
+            )
+
+
+def command_line() -> str:
+    """Returns the command that runs this program, as a person types it."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,328 @@
+"""The training loop that every model shares."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from ferlab.augment import Augmentation
+from ferlab.checkpoint import load_checkpoint, save_checkpoint
+from ferlab.data import Split
+from ferlab.evaluation import predict_logits
+from ferlab.files import UserError
+from ferlab.runtime import autocast, random_state, restore_random_state, seed_everything
+
+CHECK_EVERY = 20  # steps between looks at the loss: a look makes a GPU wait
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run computes, next to the model and the data.
+
+    Attributes:
+        epochs: passes over the train split.
+        batch_size: images a step.
+        lr: peak learning rate.
+        weight_decay: of matrices and filters; biases and norms have none.
+        optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
+        warmup: share of the steps in which the learning rate rises to its peak; it then falls
+            to zero along a cosine (arXiv 1608.03983).
+        label_smoothing: probability spread over all classes.
+        ema_epochs: horizon of the moving average of the weights, in epochs; 0 for none.
+        clip: largest norm of the gradient; 0 for no limit.
+        small_size: height and width of the faces in the first epochs (progressive resizing), where
+            a step costs a fraction of a full one; needs augmentation.
+        small_share: share of the epochs trained at `small_size`.
+        augmentation: fields of `Augmentation`, or None for no augmentation.
+        class_weights: "none", or "balanced": a class weighs n / (classes * its count).
+        oversample: draws images so that every class is seen equally often.
+        precision: "float32" or "bfloat16", of the forward and backward pass.
+        seed: of weights, order, augmentation and dropout.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    optimizer: str
+    warmup: float
+    label_smoothing: float
+    ema_epochs: float
+    clip: float
+    small_size: int
+    small_share: float
+    augmentation: dict | None
+    class_weights: str
+    oversample: bool
+    precision: str
+    seed: int
+
+
+@dataclass
+class Fit:
+    """What training produced.
+
+    Attributes:
+        model: the network with the weights of the best epoch, in eval mode.
+        history: one dict an epoch.
+        best_epoch: counted from 1.
+        seconds: training time, validation included, over all resumed parts.
+        images_per_second: in the training steps alone.
+    """
+
+    model: nn.Module
+    history: list[dict]
+    best_epoch: int
+    seconds: float
+    images_per_second: float
+
+
+class Trainer:
+    """The state of a training run: everything that a checkpoint holds.
+
+    Args:
+        model: the network; moved to the device.
+        train: the train split, on the device.
+        recipe: what to do.
+    """
+
+    def __init__(self, model: nn.Module, train: Split, recipe: Recipe):
+        self.train, self.recipe = train, recipe
+        self.device = train.images.device
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.generator = seed_everything(recipe.seed, self.device)
+        self.batch_size = min(recipe.batch_size, len(train))
+        self.steps_an_epoch = len(train) // self.batch_size
+        self.precision = getattr(torch, recipe.precision)
+        self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
+        self.optimizer = _optimizer(self.model, recipe)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, _schedule(recipe.epochs * self.steps_an_epoch, recipe.warmup)
+        )
+        self.ema = AveragedModel(
+            self.model,
+            multi_avg_fn=_ema(recipe.ema_epochs * self.steps_an_epoch),
+            use_buffers=True,
+        )
+        counts = train.class_counts().float()
+        balanced = len(train) / (counts.clamp(min=1) * len(counts))
+        self.draw_weights = balanced[train.labels] if recipe.oversample else None
+        self.loss = nn.CrossEntropyLoss(
+            weight=balanced if recipe.class_weights == "balanced" else None,
+            label_smoothing=recipe.label_smoothing,
+        )
+        self.history: list[dict] = []
+        self.best: dict = {"val_accuracy": -1.0}
+
+    def state(self) -> dict:
+        """Returns the whole loop state, in types that `torch.load(weights_only=True)` reads."""
+        return {
+            "recipe": asdict(self.recipe),
+            "data": self.train.digest(),
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random": random_state(self.generator),
+            "history": self.history,
+            "best": self.best,
+        }
+
+    def restore(self, state: dict, path: Path) -> None:
+        """Takes up the state of a checkpoint.
+
+        Raises:
+            UserError: it is of another recipe, other data or another network.
+        """
+        recipe = asdict(self.recipe)
+        for key, value in state["recipe"].items():
+            if recipe.get(key) != value:
+                raise UserError(
+                    f"{path} was trained with {key} {value}, not {recipe.get(key)}; "
+                    "repeat its flags with --resume, or start over without --resume"
+                )
+        if state["data"] != self.train.digest():
+            raise UserError(f"{path} was trained on other data; start over without --resume")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.ema.load_state_dict(state["ema"])
+        except RuntimeError as error:
+            raise UserError(f"{path} is of another network; start over without --resume") from error
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        restore_random_state(state["random"], self.generator)
+        self.history, self.best = state["history"], state["best"]
+
+    def order(self) -> torch.Tensor:
+        """Returns int64 `(steps, batch)`: the images of each step of the next epoch."""
+        count = self.steps_an_epoch * self.batch_size
+        if self.draw_weights is None:
+            drawn = torch.randperm(len(self.train), generator=self.generator, device=self.device)
+        else:
+            drawn = torch.multinomial(
+                self.draw_weights, count, replacement=True, generator=self.generator
+            )
+        return drawn[:count].view(self.steps_an_epoch, self.batch_size)
+
+    def train_one_epoch(self, progress: tqdm) -> tuple[float, float]:
+        """Runs one epoch; returns the mean loss and the accuracy on the augmented batches.
+
+        Raises:
+            UserError: the loss is no longer finite.
+        """
+        self.model.train()
+        small = len(self.history) < self.recipe.small_share * self.recipe.epochs
+        size = self.recipe.small_size if small else None
+        loss_sum = torch.zeros((), device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for step, rows in enumerate(self.order(), start=1):
+            images, labels = self.train.images[rows], self.train.labels[rows]
+            if self.augment:
+                images = self.augment(images, self.generator, size)
+            with autocast(self.device, self.precision):
+                logits = self.model(images)
+            logits = logits.float()
+            loss = self.loss(logits, labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.recipe.clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            self.optimizer.step()
+            self.scheduler.step()
+            self.ema.update_parameters(self.model)
+            loss_sum += loss.detach()
+            correct += (logits.argmax(1) == labels).sum()
+            progress.update(len(rows))
+            if step % CHECK_EVERY == 0 or step == self.steps_an_epoch:
+                mean = loss_sum.item() / step
+                progress.set_postfix(loss=f"{mean:.3f}", refresh=False)
+                if not math.isfinite(mean):
+                    raise UserError(
+                        f"the loss is not finite in epoch {len(self.history) + 1}; "
+                        f"lower --lr (it was {self.recipe.lr:g})"
+                    )
+        return mean, correct.item() / (self.steps_an_epoch * self.batch_size)
+
+    def validate(self, val: Split) -> tuple[float, float]:
+        """Returns the mean cross-entropy and the accuracy of the averaged weights on `val`."""
+        logits = predict_logits(self.ema.module, val.images, self.precision)
+        loss = nn.functional.cross_entropy(logits, val.labels).item()
+        return loss, (logits.argmax(1) == val.labels).float().mean().item()
+
+    def epoch(self, val: Split, quiet: bool) -> dict:
+        """Trains and validates one epoch; returns its row of the history."""
+        number, start = len(self.history) + 1, time.perf_counter()
+        count = self.steps_an_epoch * self.batch_size
+        with tqdm(
+            total=count, unit="image", desc=f"epoch {number}", leave=False, disable=quiet
+        ) as progress:
+            train_loss, train_accuracy = self.train_one_epoch(progress)
+        train_seconds = time.perf_counter() - start
+        val_loss, val_accuracy = self.validate(val)
+        row = {
+            "epoch": number,
+            "lr": self.scheduler.get_last_lr()[0],
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "train_seconds": train_seconds,
+            "seconds": time.perf_counter() - start,
+        }
+        self.history.append(row)
+        if val_accuracy > self.best["val_accuracy"]:
+            weights = {k: v.clone() for k, v in self.ema.module.state_dict().items()}
+            self.best = {"val_accuracy": val_accuracy, "epoch": number, "weights": weights}
+        return row
+
+
+def fit(
+    model: nn.Module,
+    train: Split,
+    val: Split,
+    recipe: Recipe,
+    checkpoint: Path,
+    resume: bool,
+    quiet: bool,
+    report: Callable[[str], None] = print,
+) -> Fit:
+    """Trains `model` and keeps the weights of the epoch with the best validation accuracy.
+
+    A checkpoint is written after every epoch; with `resume` the run goes on from it, and on one
+    CPU machine ends bit for bit where an undisturbed run ends.
+
+    Raises:
+        UserError: non-finite loss, or a checkpoint that is missing or does not fit.
+        KeyboardInterrupt: on Ctrl-C; its text says how to go on.
+    """
+    trainer = Trainer(model, train, recipe)
+    if resume:
+        trainer.restore(load_checkpoint(checkpoint), checkpoint)
+        report(f"resumed from {checkpoint} after epoch {len(trainer.history)}")
+    report(
+        f"{'epoch':>7} {'lr':>9} {'train loss':>10} {'acc':>6} {'val loss':>10} {'acc':>6} {'s':>6}"
+    )
+    try:
+        while len(trainer.history) < recipe.epochs:
+            row = trainer.epoch(val, quiet)
+            save_checkpoint(trainer.state(), checkpoint)
+            best = "  best" if trainer.best["epoch"] == row["epoch"] else ""
+            report(
+                f"{row['epoch']:>3}/{recipe.epochs:<3} {row['lr']:9.2e} {row['train_loss']:10.4f} "
+                f"{row['train_accuracy']:6.3f} {row['val_loss']:10.4f} {row['val_accuracy']:6.3f} "
+                f"{row['seconds']:6.1f}{best}"
+            )
+    except KeyboardInterrupt as interrupt:
+        done = len(trainer.history)
+        hint = f"epoch {done} is in {checkpoint}; go on with --resume" if done else "no epoch done"
+        raise KeyboardInterrupt(hint) from interrupt
+    trainer.model.load_state_dict(trainer.best["weights"])
+    images = recipe.epochs * trainer.steps_an_epoch * trainer.batch_size
+    return Fit(
+        model=trainer.model.eval(),
+        history=trainer.history,
+        best_epoch=trainer.best["epoch"],
+        seconds=sum(row["seconds"] for row in trainer.history),
+        images_per_second=images / sum(row["train_seconds"] for row in trainer.history),
+    )
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Returns the optimizer; only parameters of two and more dimensions decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+
+
+def _schedule(steps: int, warmup: float) -> Callable[[int], float]:
+    """Returns the learning rate's factor as a function of the step: linear up, cosine to zero."""
+    rise = max(1, round(steps * warmup))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+    return factor
+
+
+def _ema(horizon: float) -> Callable:
+    """Returns the update of a moving average over `horizon` steps, shorter while it is young."""
+
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count) -> None:
+        age = float(count)
+        decay = min(1 - 1 / max(1.0, horizon), (1 + age) / (10 + age))
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
+
+    return update

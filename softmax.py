@@ -1,0 +1,58 @@
+"""Softmax regression: one linear layer from pixels to classes, the simplest model that learns.
+
+    python softmax.py
+    python softmax.py --evaluate --data-dir other_data --results-dir other_results
+
+Each class has one weight a pixel; the weights of a class, drawn as a picture, are the template
+that the class is recognised by. It knows no shape that may stand elsewhere in the picture.
+"""
+
+import sys
+
+import torch
+from torch import nn
+
+from ferlab import cli, stage
+from ferlab.augment import Augmentation
+from ferlab.data import IMAGE_SIZE
+
+
+class SoftmaxRegression(nn.Module):
+    """Multinomial logistic regression on pixels.
+
+    Args:
+        classes: number of classes.
+    """
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.linear = nn.Linear(IMAGE_SIZE * IMAGE_SIZE, classes)
+        nn.init.zeros_(self.linear.weight)  # the loss is convex: no symmetry to break
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`."""
+        return self.linear(images.flatten(1))
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Runs the stage; returns the exit code."""
+    parser = stage.training_parser(
+        __doc__, epochs=30, batch_size=256, lr=1e-3, weight_decay=1e-2, precision="float32"
+    )
+    args = parser.parse_args(argv)
+    return stage.run(
+        "softmax",
+        "softmax regression",
+        SoftmaxRegression,
+        {},
+        args,
+        augmentation=Augmentation(flip=True),
+        optimizer="adamw",
+        ema_epochs=1.0,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
