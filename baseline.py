@@ -13,7 +13,6 @@ from torch import nn
 
 from ferlab import cli, stage
 from ferlab.checkpoint import save_model
-from ferlab.data import load_split
 from ferlab.files import require_writable
 from ferlab.runtime import choose_device, describe_machine
 
@@ -43,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     name, title = "baseline", "majority class"
     if args.evaluate:
         return stage.report_saved(name, title, MajorityClass, args, device)
-    train = load_split(args.data_dir, "train")
+    splits = stage.load_splits(args.data_dir, required=("train",))
+    train = splits["train"]
     counts = train.class_counts()
     model = MajorityClass(len(counts))
     model.log_shares.copy_((counts / counts.sum()).log())
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     path = args.results_dir / f"{name}_model.pth"
     save_model(path, name, model, {"classes": len(counts)}, train.class_names, record)
-    return stage.report(name, title, model, train.class_names, record, args, device)
+    return stage.report(name, title, model, splits, record, args, device)
 
 
 if __name__ == "__main__":

@@ -142,9 +142,7 @@ def load_split(data_dir: str | os.PathLike, split: str) -> Split:
     if len(labels) == 0:
         refuse("holds no images")
     if labels.min() < 0 or labels.max() >= len(names):
-        refuse(
-            f"labels range from {labels.min()} to {labels.max()} for {len(names)} classes"
-        )
+        refuse(f"labels range from {labels.min()} to {labels.max()} for {len(names)} classes")
     low, high = images.aminmax()
     if not (low >= -1.0 and high <= 1.0):  # also catches NaN
         refuse(f"pixels range from {low:g} to {high:g}, not within [-1, 1]")

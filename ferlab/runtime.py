@@ -108,8 +108,8 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         "device_name": name,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
     }
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from ferlab import cli, reports
 from ferlab.augment import Augmentation
 from ferlab.checkpoint import load_model, parameter_count, save_model
-from ferlab.data import IMAGE_SIZE, SPLITS, Split, available_splits, load_split
+from ferlab.data import IMAGE_SIZE, SPLITS, Split, available_splits, load_split, split_path
 from ferlab.evaluation import evaluate, predict_logits
 from ferlab.files import UserError, require_writable
 from ferlab.runtime import (
@@ -141,10 +141,8 @@ def run(
     if args.evaluate:
         return report_saved(name, title, build, args, device)
 
-    train, val = (load_split(args.data_dir, split) for split in ("train", "val"))
-    if available_splits(args.data_dir) == list(SPLITS):
-        load_split(args.data_dir, "test")  # a fault there shows now, not after the training
-    same_classes({"train": train, "val": val}, train.class_names, args.data_dir)
+    splits = load_splits(args.data_dir, required=("train", "val"))
+    train, val = splits["train"], splits["val"]
     recipe = Recipe(
         epochs=args.epochs,
         batch_size=args.batch_size,
@@ -199,7 +197,7 @@ def run(
         run_record,
     )
     reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)
-    return report(name, title, result.model, train.class_names, run_record, args, device)
+    return report(name, title, result.model, splits, run_record, args, device)
 
 
 def report_saved(
@@ -208,38 +206,32 @@ def report_saved(
     """Writes the reports of saved weights, training nothing."""
     path = args.weights or args.results_dir / f"{name}_model.pth"
     model, content = load_model(path, name, build)
+    splits = load_splits(args.data_dir, class_names=tuple(content["class_names"]))
     record = {**content["run"], "evaluated_by": command_line()}
-    return report(name, title, model, tuple(content["class_names"]), record, args, device)
+    return report(name, title, model, splits, record, args, device)
 
 
 def report(
     name: str,
     title: str,
     model: nn.Module,
-    class_names: tuple[str, ...],
+    splits: dict[str, Split],
     run_record: dict,
     args: argparse.Namespace,
     device: torch.device,
 ) -> int:
-    """Evaluates a network on the splits in `--data-dir` and writes the results contract's files.
+    """Evaluates a network on `splits` and writes the results contract's files.
 
-    Raises:
-        UserError: no split there, or one with other classes than the network's.
+    The reported numbers are computed in float32 wherever the weights were trained, so that they
+    are the same on every machine.
     """
-    found = available_splits(args.data_dir)
-    if not found:
-        raise UserError(
-            f"{args.data_dir} holds no split; make it with: python dataset_preparation.py"
-        )
-    splits = {split: load_split(args.data_dir, split) for split in found}
-    same_classes(splits, class_names, args.data_dir)
+    class_names = next(iter(splits.values())).class_names
     majority = max(range(len(class_names)), key=run_record["train_counts"].__getitem__)
-    precision = getattr(torch, run_record["precision"])
     model = model.to(device, memory_format=torch.channels_last)
 
     metrics, predictions = {}, {}
     for split_name, split in splits.items():
-        logits = predict_logits(model, split.images.to(device), precision)
+        logits = predict_logits(model, split.images.to(device))
         probs = logits.softmax(1).cpu().numpy()
         labels = split.labels.numpy()
         metrics[split_name] = evaluate(labels, probs, class_names, majority)
@@ -257,18 +249,33 @@ def report(
     return 0
 
 
-def same_classes(splits: dict[str, Split], class_names: tuple[str, ...], data_dir: Path) -> None:
-    """Checks that all splits have the classes `class_names`, in that order.
+def load_splits(
+    data_dir: Path,
+    required: tuple[str, ...] = (),
+    class_names: tuple[str, ...] | None = None,
+) -> dict[str, Split]:
+    """Loads every split that is in `data_dir`, so that all faults show before the work.
+
+    Args:
+        data_dir: the folder of the split files.
+        required: splits that must be there.
+        class_names: what the classes must be; by default those of the first split.
 
     Raises:
-        UserError: one has not.
+        UserError: a split is missing, or one is not as it should be, or there is none at all.
     """
+    found = available_splits(data_dir)
+    splits = {name: load_split(data_dir, name) for name in SPLITS if name in (*found, *required)}
+    if not splits:
+        raise UserError(f"{data_dir} holds no split; make it with: python dataset_preparation.py")
+    expected = class_names or next(iter(splits.values())).class_names
     for name, split in splits.items():
-        if split.class_names != class_names:
+        if split.class_names != expected:
             raise UserError(
-                f"{data_dir}/{name}_data.pt has classes {', '.join(split.class_names)}; expected "
-                f"{', '.join(class_names)}; make it anew with: python dataset_preparation.py"
+                f"{split_path(data_dir, name)} has classes {', '.join(split.class_names)}; "
+                f"expected {', '.join(expected)}; make it anew with: python dataset_preparation.py"
             )
+    return splits
 
 
 def command_line() -> str:

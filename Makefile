@@ -1,0 +1,85 @@
+# The stages as a graph of real files: make runs only what is out of date.
+#
+#   make demo    everything on drawn faces, in .venv: no account, no download beyond pip
+#   make all     the same on the Kaggle dataset
+#   make test    lint and the whole test suite, with its own set-up
+#   make help    all targets
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+# What differs between the two datasets. `make demo` sets them for the drawn one.
+SOURCE ?= data/face-expression-recognition-dataset
+DOWNLOAD ?=
+DATA ?= processed_data
+RESULTS ?= results
+CNN_FLAGS ?=
+
+SPLITS := $(DATA)/dataset.json
+BASELINE := $(RESULTS)/baseline_metrics.json
+SOFTMAX := $(RESULTS)/softmax_metrics.json
+MLP := $(RESULTS)/basic_nn_metrics.json
+CNN := $(RESULTS)/advanced_metrics.json
+MODELS := $(BASELINE) $(SOFTMAX) $(MLP) $(CNN)
+STAGE_FLAGS = --data-dir $(DATA) --results-dir $(RESULTS)
+
+.DELETE_ON_ERROR:
+.PHONY: all demo test check format setup clean help
+
+all: $(RESULTS)/comparison.txt  ## the whole pipeline on the Kaggle dataset
+
+demo:  ## the whole pipeline on drawn faces, below results/sample/
+	$(MAKE) all SOURCE=data/sample DOWNLOAD=--sample DATA=processed_data/sample \
+	  RESULTS=results/sample CNN_FLAGS="$(DEMO_CNN_FLAGS)"
+
+$(SOURCE): | $(VENV)/.installed
+	$(PY) download_dataset.py $(DOWNLOAD)
+
+$(SPLITS): dataset_preparation.py | $(SOURCE)
+	$(PY) dataset_preparation.py --source $(SOURCE) --data-dir $(DATA)
+
+$(BASELINE): $(SPLITS) baseline.py
+	$(PY) baseline.py $(STAGE_FLAGS)
+
+$(SOFTMAX): $(SPLITS) softmax.py
+	$(PY) softmax.py $(STAGE_FLAGS)
+
+$(MLP): $(SPLITS) basic_nn.py
+	$(PY) basic_nn.py $(STAGE_FLAGS)
+
+$(CNN): $(SPLITS) advanced_network.py
+	$(PY) advanced_network.py $(STAGE_FLAGS) $(CNN_FLAGS)
+
+$(RESULTS)/comparison.txt: $(MODELS) compare_results.py
+	$(PY) compare_results.py --results-dir $(RESULTS)
+
+setup: $(VENV)/.installed  ## .venv with what the scripts need
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(PY) -m pip install -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	$(PY) -m pip install -r requirements-dev.txt
+	touch $@ $(VENV)/.installed
+
+check: $(VENV)/.installed-dev  ## lint and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(VENV)/.installed-dev  ## formats the code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+test: check  ## lint and the test suite; SLOW=1 adds the slow tests
+	$(PY) -m pytest $(if $(SLOW),-m "slow or not slow")
+
+clean:  ## removes splits, drawn faces and demo results; keeps downloads and results/
+	rm -rf processed_data data/sample results/sample
+
+help:
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

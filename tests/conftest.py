@@ -1,0 +1,80 @@
+"""A tiny dataset and the real scripts run on it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ferlab.data import CLASS_NAMES, Split, save_split, split_path
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_ARCHIVE = ROOT.parent / "shared" / "data" / "face-expression-recognition-dataset.zip"
+
+
+@pytest.fixture(scope="session")
+def real_archive() -> Path:
+    """The real dataset's zip; skips where it is not at hand."""
+    if not REAL_ARCHIVE.is_file():
+        pytest.skip("the real dataset is not on this machine")
+    return REAL_ARCHIVE
+
+
+def striped_face(label: int, rng: np.random.Generator, size: int = 48) -> np.ndarray:
+    """Returns a noisy uint8 `(size, size)` picture with a pattern that tells its class."""
+    y, x = np.mgrid[:size, :size] / size
+    wave = np.sin((label + 1) * 3.0 * (x if label % 2 else y) + rng.uniform(0, 0.5))
+    return np.clip(128 + 60 * wave + rng.normal(0, 25, (size, size)), 0, 255).astype(np.uint8)
+
+
+def write_pictures(folder: Path, per_class: int, seed: int = 0, size: int = 48) -> None:
+    """Writes `per_class` pictures of each class below `folder`."""
+    rng = np.random.default_rng(seed)
+    for label, name in enumerate(CLASS_NAMES):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(per_class):
+            picture = Image.fromarray(striped_face(label, rng, size))
+            picture.save(folder / name / f"{number}.png")
+
+
+def make_split(per_class: int, seed: int) -> Split:
+    """Returns a small learnable split."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(CLASS_NAMES)), per_class)
+    images = np.stack([striped_face(int(label), rng) for label in labels])[:, None]
+    return Split(
+        torch.from_numpy(images / np.float32(127.5) - 1).float(),
+        torch.from_numpy(labels),
+        CLASS_NAMES,
+    )
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny train, val and test splits."""
+    folder = tmp_path_factory.mktemp("processed_data")
+    for number, (name, per_class) in enumerate({"train": 40, "val": 10, "test": 10}.items()):
+        save_split(make_split(per_class, number), split_path(folder, name))
+    return folder
+
+
+def run_script(script: str, *args: object, timeout: float = 300) -> subprocess.CompletedProcess:
+    """Runs a script of the project as a person would; returns its exit code and output."""
+    return subprocess.run(
+        [sys.executable, ROOT / script, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess, *parts: str) -> None:
+    """Checks exit code 1 and a single `error: ...` line on stderr that holds all `parts`."""
+    assert result.returncode == 1, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    for part in parts:
+        assert part in lines[0]

@@ -1,0 +1,107 @@
+"""The data contract: preprocessing, split files, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_split
+from ferlab.data import CLASS_NAMES, load_split, preprocess, save_split, split_path
+from ferlab.files import UserError
+
+
+def test_preprocess_maps_grey_levels_to_minus_one_to_one():
+    grey = torch.arange(256, dtype=torch.uint8).repeat(9).view(1, 48, 48)
+    expected = grey.float() / 127.5 - 1
+    assert preprocess(grey).shape == (1, 48, 48)
+    torch.testing.assert_close(preprocess(grey), expected, atol=1e-6, rtol=0)
+
+
+def test_preprocess_takes_colour_and_any_size_and_batches():
+    red = torch.zeros(2, 3, 100, 60, dtype=torch.uint8)
+    red[:, 0] = 255
+    faces = preprocess(red)
+    assert faces.shape == (2, 1, 48, 48) and faces.dtype == torch.float32
+    torch.testing.assert_close(faces.mean().item(), 0.2989 * 2 - 1, atol=0.01, rtol=0)
+
+
+def test_split_survives_the_disk(tmp_path):
+    split = make_split(3, seed=1)
+    save_split(split, split_path(tmp_path, "val"))
+    loaded = load_split(tmp_path, "val")
+    assert torch.equal(loaded.images, split.images)
+    assert torch.equal(loaded.labels, split.labels)
+    assert loaded.class_names == CLASS_NAMES
+    assert loaded.digest() == split.digest()
+    content = torch.load(tmp_path / "val_data.pt", weights_only=True, mmap=True)
+    assert list(content) == ["images", "labels", "class_names"]
+
+
+def test_equal_splits_give_equal_bytes_whatever_the_name(tmp_path):
+    for name in ("a", "b_longer_name"):
+        save_split(make_split(2, seed=5), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b_longer_name").read_bytes()
+
+
+def test_digest_changes_with_pixel_label_and_class():
+    split = make_split(2, seed=0)
+    digests = {split.digest()}
+    split.images[0, 0, 0, 0] += 0.5
+    digests.add(split.digest())
+    split.labels[0] = 3
+    digests.add(split.digest())
+    digests.add(type(split)(split.images, split.labels, tuple("abcdefg")).digest())
+    assert len(digests) == 4
+
+
+GOOD = {
+    "images": torch.zeros(4, 1, 48, 48),
+    "labels": torch.zeros(4, dtype=torch.int64),
+    "class_names": list(CLASS_NAMES),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": None}, "must be tensors"),
+        ({"images": torch.zeros(4, 1, 48, 47)}, "(4, 1, 48, 47)"),
+        ({"images": torch.zeros(4, 1, 48, 48, dtype=torch.uint8)}, "uint8"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "(3,)"),
+        ({"labels": torch.zeros(4)}, "torch.float32"),
+        ({"labels": torch.tensor([0, 1, 2, 7])}, "0 to 7 for 7 classes"),
+        ({"labels": torch.tensor([0, -1, 2, 3])}, "-1 to 3"),
+        ({"images": torch.full((4, 1, 48, 48), 255.0)}, "pixels range from 255 to 255"),
+        ({"images": torch.full((4, 1, 48, 48), float("nan"))}, "nan"),
+        ({"images": torch.zeros(0, 1, 48, 48), "labels": GOOD["labels"][:0]}, "no images"),
+        ({"class_names": []}, "class_names"),
+        ({"class_names": [1] * 7}, "class_names"),
+    ],
+)
+def test_wrong_split_is_refused_with_its_name_and_remedy(tmp_path, change, message):
+    torch.save({**GOOD, **change}, tmp_path / "train_data.pt")
+    with pytest.raises(UserError) as error:
+        load_split(tmp_path, "train")
+    text = str(error.value)
+    assert message in text and "train_data.pt" in text and "dataset_preparation.py" in text
+
+
+@pytest.mark.parametrize("missing", list(GOOD))
+def test_missing_key_is_named(tmp_path, missing):
+    torch.save({k: v for k, v in GOOD.items() if k != missing}, tmp_path / "train_data.pt")
+    with pytest.raises(UserError, match=f"has no {missing}"):
+        load_split(tmp_path, "train")
+
+
+def test_missing_damaged_and_foreign_files(tmp_path):
+    path = tmp_path / "train_data.pt"
+    with pytest.raises(UserError, match="missing; make it with: python dataset_preparation.py"):
+        load_split(tmp_path, "train")
+    save_split(make_split(2, seed=0), path)
+    whole = path.read_bytes()
+    for content in (b"", b"hello", whole[: len(whole) // 2], np.zeros(99).tobytes()):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="damaged or not a file of this project"):
+            load_split(tmp_path, "train")
+    torch.save([1, 2, 3], path)
+    with pytest.raises(UserError, match="not a file of this project"):
+        load_split(tmp_path, "train")

@@ -1,0 +1,221 @@
+"""Folders of pictures to split files: layouts, formats, duplicates, and what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dataset_preparation
+from conftest import run_script, striped_face, write_pictures
+from ferlab.data import CLASS_NAMES, load_split, preprocess
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A dataset in Kaggle's layout, nested second copy included, without a test folder."""
+    root = tmp_path / "dataset"
+    write_pictures(root / "images" / "train", per_class=6, seed=0)
+    write_pictures(root / "images" / "validation", per_class=4, seed=1)
+    shutil.copytree(root / "images", tmp_path / "copy")
+    shutil.move(tmp_path / "copy", root / "images" / "images")
+    return root
+
+
+def prepare(source, target, *flags):
+    args = ["--source", source, "--data-dir", target, "--quiet", *flags]
+    assert dataset_preparation.main([str(a) for a in args]) == 0
+    return json.loads((target / "dataset.json").read_text())
+
+
+def refused(capsys, source, target):
+    args = ["--source", str(source), "--data-dir", str(target), "--quiet"]
+    assert dataset_preparation.main(args) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+def sizes(target):
+    return {name: len(load_split(target, name)) for name in ("train", "val", "test")}
+
+
+def test_kaggle_layout_as_a_person_runs_it(source, tmp_path):
+    target = tmp_path / "out"
+    result = run_script("dataset_preparation.py", "--source", source, "--data-dir", target)
+    assert result.returncode == 0, result.stderr
+    assert "reading: 100%" in result.stderr
+    assert sizes(target) == {"train": 42, "val": 14, "test": 14}, "the nested copy is not read"
+    for name in ("val", "test"):
+        assert load_split(target, name).class_counts().tolist() == [2] * 7, "stratified"
+    described = json.loads((target / "dataset.json").read_text())
+    assert described["splits"]["train"]["classes"] == dict.fromkeys(CLASS_NAMES, 6)
+    assert described["splits"]["val"]["digest"] == load_split(target, "val").digest()
+
+
+def test_pixels_and_labels_are_those_of_the_files(source, tmp_path):
+    prepare(source, tmp_path / "out")
+    split = load_split(tmp_path / "out", "train")
+    for label, name in enumerate(CLASS_NAMES):
+        for number in range(6):
+            file = source / "images" / "train" / name / f"{number}.png"
+            grey = np.asarray(Image.open(file)).astype(np.float32)
+            row = label * 6 + number
+            np.testing.assert_allclose(split.images[row, 0], grey / 127.5 - 1, atol=1e-6)
+            assert split.labels[row] == label
+
+
+def test_same_seed_same_bytes_other_seed_other_test_split(source, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        prepare(source, tmp_path / name, "--seed", seed)
+    for split in ("train", "val", "test"):
+        one, two = (tmp_path / folder / f"{split}_data.pt" for folder in "ab")
+        assert one.read_bytes() == two.read_bytes()
+    three = tmp_path / "c" / "test_data.pt"
+    assert three.read_bytes() != (tmp_path / "a" / "test_data.pt").read_bytes()
+
+
+def test_dataset_with_a_test_folder(tmp_path):
+    root = tmp_path / "dataset"
+    for seed, (name, n) in enumerate({"train": 5, "val": 3, "test": 2}.items()):
+        write_pictures(root / name, n, seed)
+    prepare(root, tmp_path / "out")
+    assert sizes(tmp_path / "out") == {"train": 35, "val": 21, "test": 14}
+
+
+def test_dataset_without_validation_takes_a_tenth_of_train(tmp_path):
+    root = tmp_path / "dataset"
+    write_pictures(root / "train", 20, 0)
+    write_pictures(root / "test", 2, 1)
+    prepare(root, tmp_path / "out")
+    assert sizes(tmp_path / "out") == {"train": 126, "val": 14, "test": 14}
+
+
+def test_test_folder_alone_makes_a_test_split_alone(capsys, source, tmp_path):
+    write_pictures(tmp_path / "unseen" / "test", 2, 1)
+    described = prepare(tmp_path / "unseen", tmp_path / "out")
+    assert list(described["splits"]) == ["test"]
+    assert [p.name for p in (tmp_path / "out").glob("*.pt")] == ["test_data.pt"]
+    prepare(source, tmp_path / "full")
+    line = refused(capsys, tmp_path / "unseen", tmp_path / "full")
+    assert "choose another --data-dir" in line
+    assert sizes(tmp_path / "full")["test"] == 14
+
+
+def test_any_format_size_and_colour(source, tmp_path):
+    folder = source / "images" / "train" / "happy"
+    rng = np.random.default_rng(9)
+    colour = rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    grey = striped_face(3, rng, size=64)
+    Image.fromarray(colour).save(folder / "100.bmp")
+    Image.fromarray(colour).convert("RGBA").save(folder / "101.webp", lossless=True)
+    Image.fromarray(colour).quantize(256).save(folder / "102.gif")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "103.png")
+    Image.fromarray(grey).convert("LA").save(folder / "104.png")
+    Image.fromarray(grey).save(folder / "105.tiff")
+    Image.fromarray(colour).convert("CMYK").save(folder / "106.jpg", quality=98)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned upside down
+    Image.fromarray(grey[::-1, ::-1].copy()).save(folder / "107.png", exif=exif)
+    described = prepare(source, tmp_path / "out")
+    assert described["splits"]["train"]["classes"]["happy"] == 14
+    split = load_split(tmp_path / "out", "train")
+    faces = split.images[split.labels == 3][6:]
+    from_colour = preprocess(torch.from_numpy(colour).permute(2, 0, 1))
+    from_grey = preprocess(torch.from_numpy(grey)[None])
+    for index in (0, 1):
+        torch.testing.assert_close(faces[index], from_colour)
+    for index in (2, 6):  # few colours, lossy
+        assert (faces[index] - from_colour).abs().mean() < 0.1
+    for index in (3, 4, 5, 7):
+        torch.testing.assert_close(faces[index], from_grey)
+
+
+def test_unusable_pictures_are_skipped_and_listed(source, tmp_path):
+    folder = source / "images" / "train" / "sad"
+    Image.new("L", (48, 48), 0).save(folder / "50.png")
+    (folder / "51.png").write_bytes(b"not a picture")
+    whole = (folder / "0.png").read_bytes()
+    (folder / "52.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "notes.txt").write_text("not read at all")
+    described = prepare(source, tmp_path / "out")
+    reasons = {entry["file"].split("/")[-1]: entry["reason"] for entry in described["skipped"]}
+    assert reasons["50.png"] == "all pixels are equal"
+    assert reasons["51.png"] == "not a picture"
+    assert reasons["52.png"].startswith("unreadable")
+    assert len(reasons) == 3
+    assert described["splits"]["train"]["classes"]["sad"] == 6
+
+
+def test_identical_pixels_never_stand_in_two_splits(tmp_path, capsys):
+    root = tmp_path / "dataset"
+    for seed, name in enumerate(("train", "val", "test")):
+        write_pictures(root / name, 4, seed)
+    shutil.copy(root / "test/fear/0.png", root / "val/fear/90.png")  # val gives way to test
+    shutil.copy(root / "test/fear/0.png", root / "train/fear/90.png")
+    shutil.copy(root / "val/sad/0.png", root / "train/happy/90.png")  # and has another label
+    shutil.copy(root / "train/sad/1.png", root / "train/sad/91.png")  # within train: stays
+    described = prepare(root, tmp_path / "out")
+    assert described["duplicates"]["removed"] == {"test": 0, "val": 1, "train": 2}
+    assert described["duplicates"]["within_split"] == {"test": 0, "val": 0, "train": 1}
+    assert described["duplicates"]["conflicts"] == [
+        {"happy": ["train/happy/90.png"], "sad": ["val/sad/0.png"]}
+    ]
+    assert "1 from val, 2 from train" in capsys.readouterr().out
+    assert sizes(tmp_path / "out") == {"train": 29, "val": 28, "test": 28}
+    seen = {}
+    for name in ("train", "val", "test"):
+        for image in load_split(tmp_path / "out", name).images:
+            assert seen.setdefault(image.numpy().tobytes(), name) == name
+    prepare(root, tmp_path / "kept", "--keep-duplicates")
+    assert sizes(tmp_path / "kept") == {"train": 31, "val": 29, "test": 28}
+
+
+def test_unknown_and_missing_class_folders(capsys, source, tmp_path):
+    train = source / "images" / "train"
+    (train / "sad").rename(train / "sadness")
+    line = refused(capsys, source, tmp_path / "out")
+    assert "unknown sadness and missing sad" in line and str(train) in line
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_class_without_usable_pictures(capsys, source, tmp_path):
+    folder = source / "images" / "train" / "fear"
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    assert "no usable picture in fear" in refused(capsys, source, tmp_path / "out")
+
+
+def test_sources_that_are_no_dataset(capsys, source, tmp_path):
+    line = refused(capsys, tmp_path / "none", tmp_path / "out")
+    assert "is missing; get it with: python download_dataset.py" in line
+    assert "has no train/ folder" in refused(capsys, tmp_path, tmp_path / "out")
+    shutil.rmtree(source / "images" / "validation")
+    assert "neither validation/ nor test/" in refused(capsys, source, tmp_path / "out")
+
+
+def test_too_few_pictures_to_split(capsys, tmp_path):
+    write_pictures(tmp_path / "data" / "train", 2, 0)
+    write_pictures(tmp_path / "data" / "validation", 1, 1)
+    assert "too few pictures" in refused(capsys, tmp_path / "data", tmp_path / "out")
+
+
+def test_failure_keeps_the_older_splits(capsys, source, tmp_path):
+    target = tmp_path / "out"
+    prepare(source, target)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    shutil.rmtree(source / "images" / "validation" / "fear")
+    refused(capsys, source, target)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_real_dataset(real_archive, tmp_path):
+    shutil.unpack_archive(real_archive, tmp_path / "dataset")
+    described = prepare(tmp_path / "dataset", tmp_path / "out")
+    read = sum(split["images"] for split in described["splits"].values())
+    removed = sum(described["duplicates"]["removed"].values())
+    assert read + removed + len(described["skipped"]) == 28_709 + 3_589
+    assert removed > 300 and len(described["duplicates"]["conflicts"]) > 10

@@ -1,0 +1,269 @@
+"""The four model scripts, run as a person runs them, and what they refuse."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import advanced_network
+import baseline
+import basic_nn
+import softmax
+from conftest import ROOT, assert_one_line_error, make_split, run_script
+from ferlab.data import CLASS_NAMES, Split, load_split, save_split, split_path
+
+SCRIPTS = {
+    "baseline": baseline,
+    "softmax": softmax,
+    "basic_nn": basic_nn,
+    "advanced": advanced_network,
+}
+FILES = ("results.txt", "metrics.json", "model.pth", "predictions.npz", "confusion_matrix.png")
+TRAINING_FILES = ("history.csv", "curves.png", "checkpoint.pth")
+
+
+def flags(name):
+    return [] if name == "baseline" else ["--epochs", "2", "--batch-size", "40"]
+
+
+@pytest.fixture(scope="module")
+def results(data_dir, tmp_path_factory):
+    """A results folder with all four models, made by the scripts themselves."""
+    folder = tmp_path_factory.mktemp("results")
+    for module in SCRIPTS.values():
+        name = module.__name__
+        args = ["--data-dir", data_dir, "--results-dir", folder]
+        result = run_script(f"{name}.py", *args, *flags(name))
+        assert result.returncode == 0, result.stderr
+        assert "next: python" in result.stdout
+    return folder
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_results_contract(results, data_dir, name):
+    files = FILES if name == "baseline" else FILES + TRAINING_FILES
+    for file in files:
+        assert (results / f"{name}_{file}").stat().st_size > 0, file
+    metrics = json.loads((results / f"{name}_metrics.json").read_text())
+    assert metrics["model"] == name and metrics["class_names"] == list(CLASS_NAMES)
+    predictions = np.load(results / f"{name}_predictions.npz")
+    for split in ("train", "val", "test"):
+        numbers = metrics[split]
+        matrix = np.array(numbers["confusion_matrix"])
+        data = load_split(data_dir, split)
+        assert numbers["n"] == matrix.sum() == len(data)
+        assert numbers["accuracy"] == pytest.approx(matrix.trace() / matrix.sum())
+        low, high = numbers["accuracy_interval"]
+        assert low < numbers["accuracy"] < high
+        if split != "train":
+            preds = predictions[f"{split}_probs"].argmax(1)
+            assert (preds == data.labels.numpy()).mean() == pytest.approx(numbers["accuracy"])
+            assert np.array_equal(predictions[f"{split}_labels"], data.labels.numpy())
+    text = (results / f"{name}_results.txt").read_text()
+    assert f"{metrics['test']['accuracy']:.4f}" in text
+    assert "Confusion matrix" in text and "always the majority class" in text
+    weights = torch.load(results / f"{name}_model.pth", weights_only=True)
+    assert weights["normalisation"] == {"mean": 0.5, "std": 0.5} and weights["image_size"] == 48
+
+
+def test_history_has_a_row_an_epoch(results):
+    rows = list(csv.DictReader((results / "advanced_history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
+
+
+def test_baseline_is_the_majority_class(results, data_dir):
+    counts = load_split(data_dir, "train").class_counts()
+    test = load_split(data_dir, "test")
+    metrics = json.loads((results / "baseline_metrics.json").read_text())
+    share = (test.labels == counts.argmax()).float().mean().item()
+    assert metrics["test"]["accuracy"] == pytest.approx(share)
+    assert metrics["parameters"] == 0
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_evaluate_repeats_the_numbers_without_training(results, data_dir, tmp_path, name):
+    shutil.copy(split_path(data_dir, "test"), tmp_path)  # a folder with only a test split
+    out = tmp_path / "results"
+    weights = results / f"{name}_model.pth"
+    args = ["--evaluate", "--weights", weights, "--data-dir", tmp_path, "--results-dir", out]
+    assert SCRIPTS[name].main([*map(str, args), "--quiet"]) == 0
+    again = json.loads((out / f"{name}_metrics.json").read_text())
+    first = json.loads((results / f"{name}_metrics.json").read_text())
+    assert again["test"] == first["test"]
+    assert "train" not in again and "val" not in again
+    assert not list(out.glob("*_model.pth"))
+
+
+def test_resume_of_a_finished_run_writes_the_same_weights(results, data_dir, tmp_path):
+    for file in ("softmax_checkpoint.pth", "softmax_model.pth"):
+        shutil.copy(results / file, tmp_path)
+    before = torch.load(tmp_path / "softmax_model.pth")["state_dict"]
+    args = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path), "--resume", "--quiet"]
+    assert softmax.main([*args, *flags("softmax")]) == 0
+    after = torch.load(tmp_path / "softmax_model.pth")["state_dict"]
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_ctrl_c_keeps_the_last_epoch_and_resume_goes_on(data_dir, tmp_path):
+    command = [
+        sys.executable, ROOT / "advanced_network.py", "--data-dir", data_dir,
+        "--results-dir", tmp_path, "--epochs", "200", "--batch-size", "40",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "advanced_checkpoint.pth").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with --resume" in stderr and "Traceback" not in stderr
+    state = torch.load(tmp_path / "advanced_checkpoint.pth", weights_only=True)
+    assert len(state["history"]) >= 1
+    assert not (tmp_path / "advanced_model.pth").exists()
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def refused(capsys, module, *args):
+    """Runs a script that must fail; returns its one error line."""
+    assert module.main([str(a) for a in args]) == 1
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), captured.err
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_missing_split(capsys, tmp_path, name):
+    line = refused(
+        capsys, SCRIPTS[name], "--data-dir", tmp_path / "none", "--results-dir", tmp_path
+    )
+    assert "train_data.pt is missing" in line and "python dataset_preparation.py" in line
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_evaluate_without_weights(capsys, data_dir, tmp_path, name):
+    line = refused(
+        capsys, SCRIPTS[name], "--evaluate", "--data-dir", data_dir, "--results-dir", tmp_path
+    )
+    script = SCRIPTS[name].__name__
+    assert f"{name}_model.pth is missing" in line and f"python {script}.py" in line
+
+
+def test_evaluate_with_foreign_weights(capsys, results, data_dir, tmp_path):
+    base = ["--evaluate", "--data-dir", data_dir, "--results-dir", tmp_path, "--weights"]
+    line = refused(capsys, advanced_network, *base, results / "basic_nn_model.pth")
+    assert "holds weights of basic_nn, not of advanced" in line
+    line = refused(capsys, advanced_network, *base, split_path(data_dir, "test"))
+    assert "not a weights file of this project" in line
+    garbage = tmp_path / "garbage.pth"
+    garbage.write_bytes(b"no weights at all")
+    line = refused(capsys, advanced_network, *base, garbage)
+    assert "damaged or not a file of this project" in line
+    content = torch.load(results / "softmax_model.pth")
+    content["state_dict"]["linear.weight"] = torch.zeros(7, 5)
+    torch.save(content, garbage)
+    line = refused(capsys, softmax, *base, garbage)
+    assert "does not fit this version of the network" in line
+    content = torch.load(results / "softmax_model.pth")
+    content["image_size"] = 224
+    torch.save(content, garbage)
+    assert "other preprocessing" in refused(capsys, softmax, *base, garbage)
+
+
+def test_evaluate_on_other_classes(capsys, results, tmp_path):
+    split = make_split(2, seed=0)
+    names = ("anger", *CLASS_NAMES[1:])
+    save_split(Split(split.images, split.labels, names), split_path(tmp_path, "test"))
+    line = refused(
+        capsys, softmax, "--evaluate", "--weights", results / "softmax_model.pth",
+        "--data-dir", tmp_path, "--results-dir", tmp_path / "out",
+    )  # fmt: skip
+    assert "has classes anger, disgust" in line
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_evaluate_on_nothing(capsys, results, tmp_path):
+    line = refused(
+        capsys, softmax, "--evaluate", "--weights", results / "softmax_model.pth",
+        "--data-dir", tmp_path, "--results-dir", tmp_path,
+    )  # fmt: skip
+    assert "holds no split; make it with: python dataset_preparation.py" in line
+
+
+@pytest.mark.parametrize("name", ["baseline", "softmax"])
+def test_classes_that_differ_between_splits(capsys, data_dir, tmp_path, name):
+    for split in ("train", "val"):
+        shutil.copy(split_path(data_dir, split), tmp_path)
+    test = make_split(2, seed=0)
+    save_split(Split(test.images, test.labels, tuple("abcdefg")), split_path(tmp_path, "test"))
+    out = tmp_path / "results"
+    line = refused(capsys, SCRIPTS[name], "--data-dir", tmp_path, "--results-dir", out)
+    assert "test_data.pt has classes a, b" in line
+    assert not list(out.iterdir()), "nothing is written before the fault is found"
+
+
+def test_broken_test_split_shows_before_training(capsys, data_dir, tmp_path):
+    for split in ("train", "val"):
+        shutil.copy(split_path(data_dir, split), tmp_path)
+    split_path(tmp_path, "test").write_bytes(b"broken")
+    line = refused(capsys, softmax, "--data-dir", tmp_path, "--results-dir", tmp_path / "results")
+    assert "test_data.pt is damaged" in line
+
+
+def test_results_folder_that_cannot_be_written(capsys, data_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "results"
+    line = refused(capsys, softmax, "--data-dir", data_dir, "--results-dir", target)
+    assert "cannot write to folder" in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_cuda_without_one(capsys, data_dir, tmp_path, name):
+    line = refused(
+        capsys, SCRIPTS[name], "--device", "cuda", "--data-dir", data_dir, "--results-dir", tmp_path
+    )
+    assert "--device cuda: this machine has none" in line
+
+
+def test_resume_with_nothing_to_resume(data_dir, tmp_path):
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--resume"]
+    result = run_script("advanced_network.py", *args)
+    assert_one_line_error(result, "advanced_checkpoint.pth is missing", "without --resume")
+
+
+def test_resume_of_something_else(capsys, results, data_dir, tmp_path):
+    shutil.copy(results / "softmax_model.pth", tmp_path / "softmax_checkpoint.pth")
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--resume"]
+    assert "is not a checkpoint" in refused(capsys, softmax, *args)
+
+
+@pytest.mark.parametrize(
+    "flag", [["--epochs", "0"], ["--lr", "nan"], ["--batch-size", "x"], ["--weight-decay", "-1"]]
+)
+def test_bad_usage_is_2(flag, capsys):
+    with pytest.raises(SystemExit) as stop:
+        softmax.main(flag)
+    assert stop.value.code == 2
+    assert f"argument {flag[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_prints_the_docstring_and_the_defaults(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        SCRIPTS[name].main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert SCRIPTS[name].__doc__.splitlines()[0] in text
+    assert "(default: processed_data)" in text

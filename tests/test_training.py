@@ -1,0 +1,223 @@
+"""The training loop: learns, resumes bit for bit, stops on bad loss, keeps what is best."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import make_split
+from ferlab import training
+from ferlab.checkpoint import load_checkpoint
+from ferlab.files import UserError
+from ferlab.training import Recipe, Trainer, fit
+
+TRAIN, VAL = make_split(20, seed=0), make_split(6, seed=1)
+RECIPE = Recipe(
+    epochs=4,
+    batch_size=32,
+    lr=0.05,
+    weight_decay=1e-3,
+    optimizer="sgd",
+    warmup=0.1,
+    label_smoothing=0.1,
+    ema_epochs=0.5,
+    clip=5.0,
+    small_size=32,
+    small_share=0.5,
+    augmentation={"flip": True, "rotation": 5.0, "translation": 0.05, "erasing": 0.2},
+    class_weights="none",
+    oversample=False,
+    precision="float32",
+    seed=3,
+)
+
+
+def change(**fields):
+    return Recipe(**{**vars(RECIPE), **fields})
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 5, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(128, 7),
+    )
+
+
+def train(path, recipe=RECIPE, resume=False, model=None):
+    return fit(
+        model or network(), TRAIN, VAL, recipe, path, resume, quiet=True, report=lambda line: None
+    )
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped_after(epochs, monkeypatch, path, recipe=RECIPE):
+    """Trains and is killed right after the checkpoint of `epochs`."""
+    save, written = training.save_checkpoint, []
+
+    def save_then_die(state, where):
+        save(state, where)
+        written.append(where)
+        if len(written) == epochs:
+            raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(training, "save_checkpoint", save_then_die)
+        train(path, recipe)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_resumed_run_is_bit_identical(tmp_path, monkeypatch, optimizer, precision):
+    recipe = change(optimizer=optimizer, precision=precision, oversample=optimizer == "adamw")
+    whole = train(tmp_path / "whole.pth", recipe)
+    stopped_after(2, monkeypatch, tmp_path / "parts.pth", recipe)
+    # The resumed process starts from other weights: all must come from the file.
+    parts = train(tmp_path / "parts.pth", recipe, resume=True, model=network(seed=9))
+    assert same_weights(whole.model.state_dict(), parts.model.state_dict())
+    deterministic = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    for a, b in zip(whole.history, parts.history, strict=True):
+        assert [a[key] for key in deterministic] == [b[key] for key in deterministic]
+    last_whole = load_checkpoint(tmp_path / "whole.pth")
+    last_parts = load_checkpoint(tmp_path / "parts.pth")
+    assert same_weights(last_whole["model"], last_parts["model"])
+    assert torch.equal(last_whole["random"]["generator"], last_parts["random"]["generator"])
+
+
+def test_seed_decides(tmp_path):
+    a, b = train(tmp_path / "a.pth"), train(tmp_path / "b.pth")
+    c = train(tmp_path / "c.pth", change(seed=4))
+    assert same_weights(a.model.state_dict(), b.model.state_dict())
+    assert not same_weights(a.model.state_dict(), c.model.state_dict())
+
+
+def test_learns(tmp_path):
+    result = train(tmp_path / "c.pth", change(epochs=12, augmentation=None, small_share=0))
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"] - 0.3
+    assert max(row["val_accuracy"] for row in result.history) > 0.6  # chance is 0.14
+
+
+def test_schedule_ends_at_zero(tmp_path):
+    rates = [row["lr"] for row in train(tmp_path / "c.pth").history]
+    assert rates[-1] == pytest.approx(0, abs=1e-6) and max(rates) <= RECIPE.lr
+    factor = training._schedule(steps=100, warmup=0.1)
+    values = [factor(step) for step in range(101)]
+    assert max(values) == values[10] == 1
+    assert values[:11] == sorted(values[:11]) and values[10:] == sorted(values[10:], reverse=True)
+
+
+def test_weights_are_those_of_the_best_epoch(tmp_path, monkeypatch):
+    scores = iter([0.3, 0.9, 0.5, 0.9])
+    seen = []
+
+    def validate(self, val):
+        seen.append({k: v.clone() for k, v in self.ema.module.state_dict().items()})
+        return 1.0, next(scores)
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+    result = train(tmp_path / "c.pth")
+    assert result.best_epoch == 2
+    assert same_weights(result.model.state_dict(), seen[1])
+    assert not same_weights(result.model.state_dict(), seen[3])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "c.pth"
+    stopped_after(1, monkeypatch, path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="not finite in epoch 1; lower --lr"):
+        train(path, change(lr=1e30, clip=0.0, optimizer="sgd", warmup=0.0))
+    assert path.read_bytes() == before
+
+
+def test_interrupt_says_what_is_kept(tmp_path, monkeypatch):
+    path = tmp_path / "c.pth"
+    whole = Trainer.train_one_epoch
+
+    def second_epoch_is_interrupted(self, progress):
+        if self.history:
+            raise KeyboardInterrupt
+        return whole(self, progress)
+
+    monkeypatch.setattr(Trainer, "train_one_epoch", second_epoch_is_interrupted)
+    with pytest.raises(KeyboardInterrupt, match="epoch 1 is in .*c.pth; go on with --resume"):
+        train(path)
+    assert len(load_checkpoint(path)["history"]) == 1
+
+
+@pytest.mark.parametrize("field", ["lr", "epochs", "seed", "batch_size", "oversample"])
+def test_resume_with_another_recipe_is_refused(tmp_path, monkeypatch, field):
+    stopped_after(1, monkeypatch, tmp_path / "c.pth")
+    other = change(**{field: getattr(RECIPE, field) * 2 if field != "oversample" else True})
+    with pytest.raises(UserError, match=f"was trained with {field} .* not"):
+        train(tmp_path / "c.pth", other, resume=True)
+
+
+def test_resume_with_other_data_or_network_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "c.pth"
+    stopped_after(1, monkeypatch, path)
+    with pytest.raises(UserError, match="other data"):
+        fit(network(), make_split(20, seed=5), VAL, RECIPE, path, True, quiet=True)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 7))
+    with pytest.raises(UserError, match="another network"):
+        train(path, resume=True, model=other)
+    with pytest.raises(UserError, match="is missing; start over without --resume"):
+        train(tmp_path / "none.pth", resume=True)
+
+
+def test_oversampling_draws_classes_equally():
+    rows = torch.arange(len(TRAIN)) < 30  # 20 of class 0, 10 of class 1, none of the others
+    uneven = type(TRAIN)(TRAIN.images[rows], TRAIN.labels[rows], TRAIN.class_names)
+    trainer = Trainer(network(), uneven, change(oversample=True, batch_size=30))
+    drawn = torch.cat([uneven.labels[trainer.order().flatten()] for _ in range(60)])
+    shares = torch.bincount(drawn, minlength=7) / len(drawn)
+    assert shares[0].item() == pytest.approx(0.5, abs=0.05)
+    plain = Trainer(network(), uneven, change(batch_size=30))
+    assert sorted(plain.order().flatten().tolist()) == list(range(30))
+
+
+def test_balanced_weights_are_inverse_to_the_counts():
+    rows = torch.arange(len(TRAIN)) < 30
+    uneven = type(TRAIN)(TRAIN.images[rows], TRAIN.labels[rows], TRAIN.class_names)
+    weight = Trainer(network(), uneven, change(class_weights="balanced")).loss.weight
+    assert weight[:2].tolist() == pytest.approx([30 / (7 * 20), 30 / (7 * 10)])
+    assert Trainer(network(), uneven, RECIPE).loss.weight is None
+
+
+def test_moving_average_follows_and_lags():
+    averaged, count = [torch.zeros(3)], torch.tensor(1000)
+    update = training._ema(horizon=10)
+    for _ in range(10):
+        update(averaged, [torch.ones(3)], count)
+    assert averaged[0][0].item() == pytest.approx(1 - 0.9**10)
+    none = [torch.zeros(3)]
+    training._ema(horizon=0)(none, [torch.ones(3)], count)
+    assert none[0][0] == 1
+
+
+def test_biases_and_norms_do_not_decay():
+    model = network()
+    decaying, free = training._optimizer(model, RECIPE).param_groups
+    assert all(p.ndim >= 2 for p in decaying["params"]) and decaying["weight_decay"] > 0
+    assert all(p.ndim < 2 for p in free["params"]) and free["weight_decay"] == 0
+    assert len(decaying["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_fewer_images_than_a_batch_train_in_one_step():
+    trainer = Trainer(network(), TRAIN, change(batch_size=10_000))
+    assert trainer.order().shape == (1, len(TRAIN))
+    assert math.isfinite(trainer.optimizer.param_groups[0]["lr"])
