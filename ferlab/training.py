@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -38,7 +39,7 @@ class Recipe:
         clip: largest norm of the gradient; 0 for no limit.
         small_size: height and width of the faces in the first epochs (progressive resizing), where
             a step costs a fraction of a full one; needs augmentation.
-        small_share: share of the epochs trained at `small_size`.
+        small_share: share of the epochs trained at `small_size`; none of them counts as best.
         augmentation: fields of `Augmentation`, or None for no augmentation.
         class_weights: "none", or "balanced": a class weighs n / (classes * its count).
         oversample: draws images so that every class is seen equally often.
@@ -159,6 +160,12 @@ class Trainer:
         restore_random_state(state["random"], self.generator)
         self.history, self.best = state["history"], state["best"]
 
+    @property
+    def small_size(self) -> int | None:
+        """The faces' size in the next epoch, None for full size; the last epoch is always full."""
+        small_epochs = int(self.recipe.small_share * self.recipe.epochs)
+        return self.recipe.small_size if len(self.history) < small_epochs else None
+
     def order(self) -> torch.Tensor:
         """Returns int64 `(steps, batch)`: the images of each step of the next epoch."""
         count = self.steps_an_epoch * self.batch_size
@@ -177,14 +184,12 @@ class Trainer:
             UserError: the loss is no longer finite.
         """
         self.model.train()
-        small = len(self.history) < self.recipe.small_share * self.recipe.epochs
-        size = self.recipe.small_size if small else None
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for step, rows in enumerate(self.order(), start=1):
             images, labels = self.train.images[rows], self.train.labels[rows]
             if self.augment:
-                images = self.augment(images, self.generator, size)
+                images = self.augment(images, self.generator, self.small_size)
             with autocast(self.device, self.precision):
                 logits = self.model(images)
             logits = logits.float()
@@ -210,14 +215,21 @@ class Trainer:
         return mean, correct.item() / (self.steps_an_epoch * self.batch_size)
 
     def validate(self, val: Split) -> tuple[float, float]:
-        """Returns the mean cross-entropy and the accuracy of the averaged weights on `val`."""
-        logits = predict_logits(self.ema.module, val.images, self.precision)
-        loss = nn.functional.cross_entropy(logits, val.labels).item()
+        """Returns the mean cross-entropy and the accuracy of the averaged weights on `val`.
+
+        Faces have the size of the epoch: a network sees no other size well.
+        """
+        images = val.images
+        if self.small_size:
+            images = F.interpolate(images, self.small_size, mode="bilinear", align_corners=False)
+        logits = predict_logits(self.ema.module, images, self.precision)
+        loss = F.cross_entropy(logits, val.labels).item()
         return loss, (logits.argmax(1) == val.labels).float().mean().item()
 
     def epoch(self, val: Split, quiet: bool) -> dict:
         """Trains and validates one epoch; returns its row of the history."""
         number, start = len(self.history) + 1, time.perf_counter()
+        full_size = self.small_size is None
         count = self.steps_an_epoch * self.batch_size
         with tqdm(
             total=count, unit="image", desc=f"epoch {number}", leave=False, disable=quiet
@@ -236,7 +248,7 @@ class Trainer:
             "seconds": time.perf_counter() - start,
         }
         self.history.append(row)
-        if val_accuracy > self.best["val_accuracy"]:
+        if full_size and val_accuracy > self.best["val_accuracy"]:
             weights = {k: v.clone() for k, v in self.ema.module.state_dict().items()}
             self.best = {"val_accuracy": val_accuracy, "epoch": number, "weights": weights}
         return row
@@ -272,7 +284,7 @@ def fit(
         while len(trainer.history) < recipe.epochs:
             row = trainer.epoch(val, quiet)
             save_checkpoint(trainer.state(), checkpoint)
-            best = "  best" if trainer.best["epoch"] == row["epoch"] else ""
+            best = "  best" if trainer.best.get("epoch") == row["epoch"] else ""
             report(
                 f"{row['epoch']:>3}/{recipe.epochs:<3} {row['lr']:9.2e} {row['train_loss']:10.4f} "
                 f"{row['train_accuracy']:6.3f} {row['val_loss']:10.4f} {row['val_accuracy']:6.3f} "

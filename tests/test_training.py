@@ -120,7 +120,7 @@ def test_schedule_ends_at_zero(tmp_path):
 
 
 def test_weights_are_those_of_the_best_epoch(tmp_path, monkeypatch):
-    scores = iter([0.3, 0.9, 0.5, 0.9])
+    scores = iter([0.99, 0.9, 0.5, 0.9])  # the first epoch is at the small size: never best
     seen = []
 
     def validate(self, val):
@@ -128,7 +128,7 @@ def test_weights_are_those_of_the_best_epoch(tmp_path, monkeypatch):
         return 1.0, next(scores)
 
     monkeypatch.setattr(Trainer, "validate", validate)
-    result = train(tmp_path / "c.pth")
+    result = train(tmp_path / "c.pth", change(small_share=0.25))
     assert result.best_epoch == 2
     assert same_weights(result.model.state_dict(), seen[1])
     assert not same_weights(result.model.state_dict(), seen[3])
