@@ -102,28 +102,21 @@ class CNN(nn.Module):
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     parser = stage.training_parser(__doc__, epochs=36, batch_size=128, lr=0.1, weight_decay=5e-4)
-    parser.add_argument("--dropout", type=cli.share, default=0.1, help="of channels, per block")
+    parser.add_argument("--dropout", type=cli.share, default=0.0, help="of channels, per block")
     args = parser.parse_args(argv)
     return stage.run(
         "advanced",
         "CNN",
         CNN,
-        {"widths": [64, 128, 256], "blocks": 2, "dropout": args.dropout, "head_dropout": 0.3},
+        {"widths": [64, 128, 256], "blocks": 2, "dropout": args.dropout, "head_dropout": 0.2},
         args,
-        augmentation=Augmentation(
-            flip=True,
-            rotation=10,
-            translation=0.08,
-            scale=0.1,
-            brightness=0.1,
-            contrast=0.2,
-            erasing=0.25,
-        ),
+        augmentation=Augmentation(flip=True, rotation=8, translation=0.08, scale=0.05),
         optimizer="sgd",
         label_smoothing=0.1,
         ema_epochs=1.0,
         clip=5.0,
-        small_share=0.5,
+        warmup=0.06,
+        small_share=0.34,
         small_size=32,
     )
 

@@ -39,7 +39,7 @@ class SoftmaxRegression(nn.Module):
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     parser = stage.training_parser(
-        __doc__, epochs=30, batch_size=256, lr=1e-3, weight_decay=1e-2, precision="float32"
+        __doc__, epochs=20, batch_size=256, lr=1e-3, weight_decay=10.0, precision="float32"
     )
     args = parser.parse_args(argv)
     return stage.run(

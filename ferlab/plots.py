@@ -1,18 +1,48 @@
-"""The pictures: training curves, confusion matrix, comparison of the models."""
+"""The pictures: training curves, confusion matrix, comparison of the models.
 
+They are drawn without pyplot, so that no backend or setting of the importing program is touched.
+Equal numbers give equal bytes.
+"""
+
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from ferlab.files import atomic_path
 
-# Okabe & Ito's palette, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+# Okabe & Ito's palette, which colour-blind readers can tell apart, and two greys.
+BLUE, ORANGE, DARK, GREY = "#0072B2", "#D55E00", "#222222", "#666666"
 DPI = 130
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.axisbelow": True,
+    "text.color": DARK,
+    "axes.labelcolor": DARK,
+    "xtick.color": DARK,
+    "ytick.color": DARK,
+    "grid.color": "#DDDDDD",
+    "lines.linewidth": 2,
+    "legend.frameon": False,
+}
+TRAIN_NOTE = (
+    "train is measured while learning, on augmented faces, with dropout where the model has it;\n"
+    "val afterwards, on plain faces. That is why train may look worse than val"
+)
+INTERVAL_NOTE = (
+    "black lines: 95 % intervals; they tell what other images of the kind would change,\n"
+    "not what training again with another seed would"
+)
 
 
 def plot_curves(
@@ -23,32 +53,29 @@ def plot_curves(
     Args:
         path: the PNG file.
         title: the model's name.
-        history: one dict an epoch, as `training.Trainer.epoch` returns it.
+        history: one dict an epoch, at least one, as `training.Trainer.epoch` returns it.
         best_epoch: the epoch whose weights were kept, counted from 1.
     """
     epochs = [row["epoch"] for row in history]
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    figure.suptitle(f"{title}: training", fontweight="bold")
-    marker = {"marker": "o"} if len(epochs) == 1 else {}
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, colour in (("train", ORANGE), ("val", BLUE)):
-            values = [row[f"{split}_{quantity}"] for row in history]
-            axes.plot(epochs, values, color=colour, label=split, **marker)
-        axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"best epoch ({best_epoch})")
-        axes.set(xlabel="epoch", ylabel=quantity)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if quantity == "accuracy":
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        _plain(axes)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    figure.supxlabel(
-        "train is measured while learning, on augmented faces and with dropout: "
-        "it may lie below val",
-        fontsize=8,
-        color=GREY,
-    )
-    _save(figure, path)
+    best = history[epochs.index(best_epoch)]
+    marker = "o" if len(epochs) == 1 else ""  # a line through one point is invisible
+    ring = {"ms": 9, "mfc": "none", "mec": DARK, "mew": 1.5, "clip_on": False}
+    with _picture(path, 8.4, 4.1) as figure:
+        panels = figure.subplots(1, 2)
+        for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
+            for split, colour, dashes in (("train", ORANGE, "--"), ("val", BLUE, "-")):
+                values = [row[f"{split}_{quantity}"] for row in history]
+                axes.plot(epochs, values, dashes, color=colour, marker=marker, label=split)
+            axes.axvline(best_epoch, color=GREY, lw=1, ls=":", zorder=1)
+            label = f"best epoch on val: {best_epoch} of {epochs[-1]}"
+            axes.plot(best_epoch, best[f"val_{quantity}"], "o", label=label, **ring)
+            axes.set(title=quantity, xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
+            ticks = MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+            axes.xaxis.set_major_locator(ticks)
+            axes.grid(axis="y")
+        panels[1].yaxis.set_major_formatter(_percent)
+        _legend(figure, panels[0], title)
+        figure.supxlabel(TRAIN_NOTE, fontsize=8.5, color=GREY)
 
 
 def plot_confusion_matrix(
@@ -62,77 +89,99 @@ def plot_confusion_matrix(
         matrix: int `(classes, classes)`, rows true, columns predicted.
         class_names: the classes' names.
     """
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(7.4, 6.6), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), share in np.ndenumerate(shares):
-        axes.text(
-            column,
-            row,
-            f"{share:.0%}\n({matrix[row, column]:,})",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if share > 0.55 else "black",
-            fontweight="bold" if row == column else "normal",
-        )
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, class_names)
-    axes.set(xlabel="predicted class", ylabel="true class", title=title)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1, decimals=0))
-    bar.set_label("share of the true class")
-    bar.outline.set_visible(False)
-    _save(figure, path)
+    support = matrix.sum(1)
+    shares = matrix / np.maximum(support, 1)[:, None]  # a class without images: a row of zeros
+    with _picture(path, 7.2, 7) as figure:
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), share in np.ndenumerate(shares):
+            axes.text(
+                column,
+                row,
+                f"{100 * share:.0f} %\n{matrix[row, column]:,}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                fontweight="bold" if row == column else "normal",
+                color="white" if share > 0.58 else DARK,
+            )
+        names = [f"{name}\n{count:,}" for name, count in zip(class_names, support, strict=True)]
+        axes.set_xticks(range(len(names)), class_names)
+        axes.set_yticks(range(len(names)), names)
+        borders = np.arange(0.5, len(names) - 1)
+        axes.set_xticks(borders, minor=True)
+        axes.set_yticks(borders, minor=True)
+        axes.grid(which="minor", color="white", lw=2)
+        axes.tick_params(which="both", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="predicted", ylabel="true")
+        figure.suptitle(title, fontsize=12, fontweight="bold")
+        note = "each row adds up to 100 % of a true class; the diagonal is the class's recall"
+        figure.supxlabel(note, fontsize=8.5, color=GREY)
 
 
 def plot_comparison(
     path: str | os.PathLike, split: str, rows: Sequence[dict], majority_accuracy: float
 ) -> None:
-    """Draws the models' accuracies with their intervals, and macro F1 beside.
+    """Draws the models' accuracy and macro F1 with their 95 % intervals, from top to bottom.
 
     Args:
         path: the PNG file.
         split: the split the numbers are of.
-        rows: one dict a model: title, accuracy, accuracy_interval, macro_f1, macro_f1_interval,
-            note (a short text below the title).
+        rows: one dict a model, at least one: title, n (images), accuracy, accuracy_interval,
+            macro_f1, macro_f1_interval, note (one or two short lines beside the bars).
         majority_accuracy: of always answering the majority class, drawn as a line.
     """
-    figure = Figure(figsize=(9, 1.5 + 0.85 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    height = 0.36
-    for number, (quantity, label, colour) in enumerate(
-        (("accuracy", "accuracy", BLUE), ("macro_f1", "macro F1", ORANGE))
-    ):
-        y = np.arange(len(rows)) + (number - 0.5) * height
-        values = np.array([row[quantity] for row in rows])
-        low, high = np.array([row[f"{quantity}_interval"] for row in rows]).T
-        errors = np.maximum([values - low, high - values], 0)
-        style = {"ecolor": "black", "elinewidth": 1, "capsize": 3}
-        axes.barh(y, values, height, color=colour, label=label, xerr=errors, error_kw=style)
-        for at, value, end in zip(y, values, high, strict=True):
-            axes.text(end + 0.012, at, f"{value:.1%}", va="center", fontsize=9)
-    axes.axvline(
-        majority_accuracy, color=GREY, linestyle=":", label="always the majority class", zorder=0
-    )
-    axes.set_yticks(range(len(rows)), [f"{row['title']}\n{row['note']}" for row in rows])
-    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.45, -0.55))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_title(f"{split} split, with 95 % intervals", fontsize=10, loc="left")
-    _plain(axes)
-    axes.tick_params(axis="y", length=0)
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=9)
-    _save(figure, path)
+    places = np.arange(len(rows))
+    with _picture(path, 8.4, 2 + 0.72 * len(rows)) as figure:
+        axes = figure.subplots()
+        label = f"always the majority class: {_percent(majority_accuracy)}"
+        axes.axvline(majority_accuracy, color=DARK, lw=1.2, ls="--", label=label, zorder=3)
+        for key, label, colour, shift in (
+            ("accuracy", "accuracy", BLUE, -0.19),
+            ("macro_f1", "macro F1", ORANGE, 0.19),
+        ):
+            values = np.array([row[key] for row in rows])
+            low, high = np.array([row[f"{key}_interval"] for row in rows]).T
+            errors = np.maximum([values - low, high - values], 0)
+            axes.barh(places + shift, values, 0.34, color=colour, label=label)
+            axes.errorbar(values, places + shift, xerr=errors, fmt="none", ecolor=DARK, lw=1.3)
+            for place, value, end in zip(places, values, np.maximum(values, high), strict=True):
+                at = (end + 0.008, place + shift)
+                text = axes.text(*at, _percent(value), va="center", color=colour, zorder=4)
+                text.set_bbox({"fc": "white", "ec": "none", "pad": 1})
+        beside = {"transform": axes.get_yaxis_transform(), "va": "center"}
+        for place, row in zip(places, rows, strict=True):
+            axes.text(1.01, place, row["note"], color=GREY, fontsize=9, **beside)
+        axes.set_yticks(places, [row["title"] for row in rows], fontsize=11)
+        axes.tick_params(axis="y", length=0)
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.13))  # room for "100 %"
+        axes.spines.bottom.set_bounds(0, 1)
+        axes.set_xticks(np.linspace(0, 1, 6))
+        axes.xaxis.set_major_formatter(_percent)
+        axes.grid(axis="x")
+        _legend(figure, axes, f"Accuracy and macro F1 on {rows[0]['n']:,} {split} images")
+        figure.supxlabel(INTERVAL_NOTE, fontsize=8.5, color=GREY)
 
 
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
+@contextlib.contextmanager
+def _picture(path: str | os.PathLike, width: float, height: float) -> Iterator[Figure]:
+    """Yields an empty figure of `width` by `height` inches and writes it to `path` as PNG."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+        yield figure
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes a PNG; equal figures give equal bytes."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+def _legend(figure: Figure, axes: Axes, title: str) -> None:
+    """Puts the picture's title and, below it, the legend of `axes` above all panels."""
+    handles, labels = axes.get_legend_handles_labels()
+    heading = {"title": title, "title_fontproperties": {"weight": "bold", "size": 12}}
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), **heading)
+
+
+def _percent(share: float, position: int | None = None) -> str:
+    """Writes a share with at most one decimal, 0.275 as "27.5 %"; also formats an axis."""
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"

@@ -1,0 +1,343 @@
+"""The comparison of models, on made-up results folders."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import compare_results
+from ferlab.data import CLASS_NAMES
+from ferlab.evaluation import evaluate
+
+TITLES = {"baseline": "majority class", "softmax": "softmax regression", "basic_nn": "MLP"}
+N = 60
+
+
+def make_predictions(seed, share, n=N):
+    """Returns labels, and probs that are right for about `share` of them."""
+    labels = np.random.default_rng(0).integers(0, 7, n)
+    rng = np.random.default_rng(seed)
+    preds = np.where(rng.random(n) < share, labels, (labels + 1) % 7)
+    return labels, np.eye(7, dtype="float32")[preds]
+
+
+def write_model(folder, model, probs=None, labels=None, seed=0, splits=("test",), **changes):
+    """Writes a model's metrics and predictions as the model scripts do; returns the metrics."""
+    if probs is None:
+        labels, probs = make_predictions(seed + len(model), 0.5)
+    record = {"model": model, "title": TITLES.get(model, model), "parameters": 16135}
+    run = {"command": f"python {model}.py --data-dir faces", "seed": seed, "seconds": 41.4}
+    if model != "baseline":
+        run |= {"epochs": 3, "images_per_second": 12345}
+    record["run"] = run
+    for split in splits:
+        record[split] = evaluate(labels, probs, CLASS_NAMES, majority=3)
+        record[split]["digest"] = changes.get("digest", "same")
+    if "train_digest" in changes:
+        record["train"] = {**record[splits[0]], "digest": changes["train_digest"]}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{model}_metrics.json").write_text(json.dumps(record))
+    arrays = {}
+    for split in splits:
+        arrays |= {f"{split}_labels": labels.astype("int8"), f"{split}_probs": probs}
+    np.savez_compressed(folder / f"{model}_predictions.npz", **arrays)
+    return record
+
+
+def compare(folder, capsys):
+    """Runs the script; returns the text that it wrote, which is what it printed."""
+    code = compare_results.main(["--results-dir", str(folder)])
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    text = (folder / "comparison.txt").read_text(encoding="utf-8")
+    assert out.startswith(text)
+    assert max(map(len, text.splitlines())) <= 100
+    with Image.open(folder / "comparison.png") as picture:
+        assert picture.format == "PNG"
+        picture.load()
+    return text
+
+
+def fail(folder, capsys):
+    """Runs the script, which has to fail; returns its one line."""
+    before = sorted(folder.rglob("*")) if folder.is_dir() else None
+    assert compare_results.main(["--results-dir", str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert (sorted(folder.rglob("*")) if folder.is_dir() else None) == before
+    return err
+
+
+def paired(text):
+    """Returns the lines about McNemar's tests joined, so that breaks do not matter."""
+    return " ".join(text.split("McNemar's test\n")[1].split())
+
+
+def test_table_holds_the_numbers_in_the_order_of_teaching(tmp_path, capsys):
+    models = ("zebra", "advanced", "softmax", "ant", "transfer", "baseline", "basic_nn")
+    records = {}
+    for seed, model in enumerate(models):
+        labels, probs = make_predictions(seed, (1 + seed) / 8)
+        records[model] = write_model(tmp_path, model, probs, labels)
+    lines = compare(tmp_path, capsys).splitlines()
+    assert lines[0] == f"The models on {N} test images"
+    order = ("baseline", "softmax", "basic_nn", "advanced", "transfer", "ant", "zebra")
+    for model, line in zip(order, lines[3:10], strict=True):
+        title, test = records[model]["title"], records[model]["test"]
+        low, high = test["accuracy_interval"]
+        assert line.startswith(f"{title} ")
+        assert line[len(title) :].split() == [
+            f"{test['accuracy']:.4f}",
+            f"[{low:.4f},",
+            f"{high:.4f}]",
+            f"{test['macro_precision']:.4f}",
+            f"{test['macro_recall']:.4f}",
+            f"{test['macro_f1']:.4f}",
+            "16,135",
+            "41",
+            "-" if model == "baseline" else "12,345",
+        ]
+
+
+def test_mcnemar_is_the_exact_binomial():
+    right = np.array([1] * 9 + [0] * 1 + [1] * 5 + [0] * 4, dtype=bool)
+    other = np.array([0] * 9 + [1] * 1 + [1] * 5 + [0] * 4, dtype=bool)
+    # 10 differ, 9 to 1: 2 * (C(10, 0) + C(10, 1)) / 2**10 = 22 / 1024
+    assert compare_results.mcnemar(right, other) == (9, 1, pytest.approx(22 / 1024))
+    assert compare_results.mcnemar(other, right) == (1, 9, pytest.approx(22 / 1024))
+    assert compare_results.mcnemar(right, right) == (0, 0, 1.0)
+
+
+def test_neighbours_are_tested_on_the_same_images(tmp_path, capsys):
+    labels = np.arange(N) % 7
+    wrong = np.eye(7, dtype="float32")[(labels + 1) % 7]
+    right = np.eye(7, dtype="float32")[labels]
+    rows = np.arange(N)[:, None]
+    write_model(tmp_path, "softmax", np.where(rows < 11, right, wrong), labels)
+    write_model(tmp_path, "basic_nn", np.where((rows >= 10) & (rows < 19), right, wrong), labels)
+    text = paired(compare(tmp_path, capsys))
+    # 8 to 10 of 18: the two-sided p is 1 - C(18, 9) / 2**18 = 0.815
+    expected = (
+        "MLP vs softmax regression: 8 images only MLP gets right, 10 only softmax regression;"
+    )
+    assert f"{expected} p = 0.81 How to read" in text
+    assert "tests are made" not in text
+    write_model(tmp_path, "baseline", wrong, labels)
+    text = paired(compare(tmp_path, capsys))
+    # 11 to 0: 2 / 2**11 = 0.00098
+    assert (
+        "11 images only softmax regression gets right, 0 only majority class; p = 0.00098" in text
+    )
+    assert "2 tests are made" in text and "0.05 / 2 = 0.025" in text
+
+
+def test_one_model_alone(tmp_path, capsys):
+    write_model(tmp_path, "advanced")
+    text = compare(tmp_path, capsys)
+    assert len(text.splitlines()) == 4
+    assert "McNemar" not in text and "seeds" not in text
+
+
+def test_long_titles_are_wrapped_not_cut(tmp_path, capsys):
+    title = "ResNet-18 backbone, first frozen and then fine-tuned"
+    for model in ("advanced", "transfer"):
+        record = write_model(tmp_path, model)
+        (tmp_path / f"{model}_metrics.json").write_text(json.dumps({**record, "title": title}))
+    table = compare(tmp_path, capsys).split("McNemar")[0]
+    assert table.count("ResNet-18 backbone,") == 2 and table.count("fine-tuned") == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "is damaged"),
+        (lambda path: path.write_bytes(b"no zip"), "is damaged"),
+        (lambda path: np.savez(path, val_labels=np.zeros(3)), "has no test predictions"),
+        (lambda path: _save(path, *make_predictions(1, 0.5, N - 1)), "is of another run than"),
+        (lambda path: _save(path, *make_predictions(1, 0.9)), "is of another run than"),
+        (lambda path: _save(path, np.zeros(N), np.zeros(N)), "is damaged"),
+        (lambda path: _lengthen(path), "is of another run than"),
+        (lambda path: _relabel(path), "their predictions are of different images"),
+    ],
+)
+def test_predictions_that_do_not_fit_leave_the_test_out(tmp_path, capsys, damage, reason):
+    for model in ("baseline", "softmax", "basic_nn"):
+        write_model(tmp_path, model)
+    damage(tmp_path / "basic_nn_predictions.npz")
+    text = paired(compare(tmp_path, capsys))
+    assert "MLP vs softmax regression: not tested, as " in text
+    assert reason in text
+    assert "softmax regression vs majority class: " in text and "p = " in text
+
+
+def _save(path, labels, probs):
+    np.savez(path, test_labels=labels, test_probs=probs)
+
+
+def _lengthen(path):
+    """Adds an image that the model gets wrong: as many are right."""
+    content = np.load(path)
+    probs = np.vstack([content["test_probs"], np.eye(7)[:1]])
+    _save(path, np.append(content["test_labels"], 1), probs)
+
+
+def _relabel(path):
+    """Names all classes anew: as many are right, of other labels."""
+    content = np.load(path)
+    _save(path, (content["test_labels"] + 1) % 7, np.roll(content["test_probs"], 1, axis=1))
+
+
+def test_seeds_are_shown_as_mean_and_sample_deviation(tmp_path, capsys):
+    records = [
+        write_model(folder, "softmax", *make_predictions(seed, share)[::-1], seed=seed)
+        for folder, seed, share in (
+            (tmp_path, 0, 0.4),
+            (tmp_path / "seed_1", 1, 0.5),
+            (tmp_path / "seed_2", 2, 0.7),
+        )
+    ]
+    write_model(tmp_path / "seed_again", "softmax", *make_predictions(9, 0.1)[::-1], seed=2)
+    write_model(tmp_path, "baseline")
+    *_, heading, columns, line = compare(tmp_path, capsys).splitlines()
+    assert "mean ± sample standard deviation" in heading
+    assert columns.split() == ["accuracy", "macro", "F1", "seeds"]
+    expected = "softmax regression"
+    for key in ("accuracy", "macro_f1"):
+        a, b, c = (record["test"][key] for record in records)
+        mean = (a + b + c) / 3
+        std = (((a - mean) ** 2 + (b - mean) ** 2 + (c - mean) ** 2) / 2) ** 0.5
+        expected += f" {mean:.4f} ± {std:.4f}"
+    assert " ".join(line.split()) == f"{expected} 0, 1, 2"
+
+
+def test_one_seed_twice_is_no_second_seed(tmp_path, capsys):
+    write_model(tmp_path, "softmax")
+    write_model(tmp_path / "seed_0", "softmax")
+    assert "seeds" not in compare(tmp_path, capsys)
+
+
+def test_val_is_used_where_only_val_is_there_for_all(tmp_path, capsys):
+    write_model(tmp_path, "baseline", splits=("val", "test"))
+    write_model(tmp_path, "softmax", splits=("val",))
+    text = compare(tmp_path, capsys)
+    assert text.startswith(f"The models on {N} val images")
+    assert "Left out" not in text and "softmax regression vs majority class: " in text
+
+
+def test_models_without_the_split_are_left_out(tmp_path, capsys):
+    write_model(tmp_path, "baseline", splits=("test",))
+    write_model(tmp_path, "softmax", splits=("val",))
+    write_model(tmp_path / "seed_1", "baseline", splits=("val",), seed=1)
+    text = compare(tmp_path, capsys)
+    assert text.startswith(f"The models on {N} test images")
+    left_out = [line for line in text.splitlines() if line.startswith("Left out: ")]
+    assert [line.split(",")[0] for line in left_out] == [
+        "Left out: softmax regression",
+        "Left out: majority class",
+    ]
+    assert text.count("\nsoftmax regression") == 0
+
+
+def test_other_test_images_are_an_error(tmp_path, capsys):
+    for model in ("baseline", "basic_nn", "advanced"):
+        write_model(tmp_path, model)
+    write_model(tmp_path, "softmax", digest="other")
+    error = fail(tmp_path, capsys)
+    assert f"{tmp_path / 'softmax_metrics.json'} and {tmp_path / 'baseline_metrics.json'}" in error
+    command = f"python softmax.py --evaluate --data-dir faces --results-dir {tmp_path}"
+    assert error.endswith(f"{command}\n")
+
+
+def test_weights_of_another_train_split_are_not_evaluated_but_trained_anew(tmp_path, capsys):
+    write_model(tmp_path, "baseline", train_digest="new")
+    write_model(tmp_path, "softmax", digest="other", train_digest="old")
+    assert "run: python softmax.py --data-dir faces --results-dir" in fail(tmp_path, capsys)
+
+
+def test_a_seed_run_on_other_test_images_is_an_error(tmp_path, capsys):
+    write_model(tmp_path, "softmax")
+    for seed in (1, 2):  # the main run decides, not the majority
+        write_model(tmp_path / f"seed_{seed}", "softmax", digest="other", seed=seed)
+    error = fail(tmp_path, capsys)
+    paths = [folder / "softmax_metrics.json" for folder in (tmp_path / "seed_1", tmp_path)]
+    assert f"{paths[0]} and {paths[1]}" in error
+    assert f"--results-dir {tmp_path / 'seed_1'}" in error
+
+
+def test_no_results(tmp_path, capsys, monkeypatch):
+    remedy = "make results with: python baseline.py"
+    assert f"is empty; {remedy} --results-dir {tmp_path}" in fail(tmp_path, capsys)
+    monkeypatch.chdir(tmp_path)
+    assert compare_results.main([]) == 1
+    assert capsys.readouterr().err == f"error: results is missing; {remedy}\n"
+    (tmp_path / "results").mkdir()
+    assert compare_results.main([]) == 1
+    assert capsys.readouterr().err == f"error: results is empty; {remedy}\n"
+
+
+def _without(*keys):
+    def change(record):
+        inner = record
+        for key in keys[:-1]:
+            inner = inner[key]
+        del inner[keys[-1]]
+        return json.dumps(record)
+
+    return change
+
+
+def _with_test(**values):
+    return lambda record: json.dumps({**record, "test": {**record["test"], **values}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda record: "",
+        lambda record: json.dumps(record)[:-30],
+        lambda record: "[]",
+        lambda record: '{"run": {}}',
+        lambda record: json.dumps({**record, "run": None}),
+        lambda record: json.dumps({**record, "test": [1]}),
+        lambda record: json.dumps({**record, "parameters": float("inf")}),
+        _without("title"),
+        _without("run", "seed"),
+        _without("test", "digest"),
+        _without("test", "macro_f1"),
+        _with_test(accuracy="many"),
+        _with_test(accuracy=float("nan")),
+        _with_test(accuracy_interval=[0.1]),
+        _with_test(macro_f1_interval=[0.1, 7]),
+    ],
+)
+def test_a_faulty_metrics_file_is_named(tmp_path, capsys, content):
+    write_model(tmp_path, "baseline")
+    record = write_model(tmp_path, "advanced")
+    (tmp_path / "advanced_metrics.json").write_text(content(record))
+    error = fail(tmp_path, capsys)
+    assert f"{tmp_path / 'advanced_metrics.json'} is not what the model scripts write" in error
+    assert f"python advanced_network.py --results-dir {tmp_path}" in error
+
+
+def test_bytes_that_are_no_text(tmp_path, capsys):
+    (tmp_path / "softmax_metrics.json").write_bytes(b"\xff\xfe\x00")
+    assert "softmax_metrics.json is not what" in fail(tmp_path, capsys)
+
+
+def test_neither_test_nor_val(tmp_path, capsys):
+    write_model(tmp_path, "softmax", splits=("train",))
+    error = fail(tmp_path, capsys)
+    assert "no test or val numbers" in error and "python softmax.py --evaluate" in error
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch):
+    write_model(tmp_path, "softmax")
+
+    def refuse(source, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    assert f"cannot write {tmp_path / 'comparison.txt'}: Permission" in fail(tmp_path, capsys)
