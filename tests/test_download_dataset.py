@@ -1,0 +1,409 @@
+"""Getting the dataset: zips of every kind, and Kaggle's real client against a local stand-in."""
+
+import http.server
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+import pytest
+
+import download_dataset
+from conftest import ROOT, assert_one_line_error
+from ferlab.data import CLASS_NAMES
+
+NAME = download_dataset.NAME
+
+
+def make_zip(path, extra=(), nested=True, size=40):
+    """Writes a tiny zip in Kaggle's layout, its nested second copy included."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for prefix in ("images/images/", "images/") if nested else ("images/",):
+            for split in ("train", "validation"):
+                for name in CLASS_NAMES:
+                    archive.writestr(f"{prefix}{split}/{name}/1.jpg", os.urandom(size))
+        for entry, content in extra:
+            archive.writestr(entry, content)
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return make_zip(tmp_path / "faces.zip")
+
+
+def run(*args):
+    return download_dataset.main([str(a) for a in args])
+
+
+def refused(capsys, *args):
+    """Runs the script, which must fail; returns its error line."""
+    assert run(*args) == 1
+    lines = [x for x in capsys.readouterr().err.splitlines() if x and not x.startswith("\r")]
+    errors = [line for line in lines if "error: " in line]
+    assert len(errors) == 1 and "Traceback" not in "".join(lines)
+    return errors[0]
+
+
+def content(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+
+
+def test_archive_is_unpacked_without_the_second_copy(capsys, archive, tmp_path):
+    junk = [("__MACOSX/images/x", b""), ("images/.DS_Store", b"")]
+    make_zip(archive, junk)
+    assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
+    files = content(tmp_path / "data" / NAME)
+    assert len(files) == 14 and "images/train/happy/1.jpg" in files
+    with zipfile.ZipFile(archive) as source:
+        assert files["images/train/sad/1.jpg"] == source.read("images/train/sad/1.jpg")
+    assert archive.exists(), "a person's zip is left alone"
+    out = capsys.readouterr().out
+    assert "next: python dataset_preparation.py" in out and "validation" in out
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [NAME]
+
+
+def test_complete_is_skipped_and_force_redoes(capsys, archive, tmp_path):
+    data = tmp_path / "data"
+    assert run("--archive", archive, "--data-dir", data) == 0
+    first = content(data / NAME)
+    make_zip(archive)
+    assert run("--archive", archive, "--data-dir", data) == 0
+    assert "is complete; --force makes it anew" in capsys.readouterr().out
+    assert content(data / NAME) == first
+    assert run("--archive", archive, "--data-dir", data, "--force") == 0
+    assert content(data / NAME) != first
+    assert [p.name for p in data.iterdir()] == [NAME]
+
+
+def test_failed_force_keeps_the_old_dataset(capsys, archive, tmp_path):
+    data = tmp_path / "data"
+    run("--archive", archive, "--data-dir", data)
+    first = content(data / NAME)
+    archive.write_bytes(archive.read_bytes()[:-200])
+    refused(capsys, "--archive", archive, "--data-dir", data, "--force")
+    assert content(data / NAME) == first
+    assert [p.name for p in data.iterdir()] == [NAME]
+
+
+def broken(path, kind):
+    """Turns a good zip into a bad one."""
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind == "text":
+        path.write_text("this is no zip")
+    elif kind == "crc":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("images/train/happy/1.jpg", b"A" * 99)
+        path.write_bytes(path.read_bytes().replace(b"A" * 99, b"A" * 98 + b"B"))
+    elif kind == "encrypted":
+        make_zip(path, nested=False)
+        data = bytearray(path.read_bytes())
+        for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            at = data.find(mark)
+            while at >= 0:
+                data[at + offset] |= 1
+                at = data.find(mark, at + 4)
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "crc", "encrypted"])
+def test_damaged_zip(capsys, archive, tmp_path, kind):
+    broken(archive, kind)
+    line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data")
+    assert "faces.zip is damaged or not a zip" in line and "download_dataset.py" in line
+    assert not list((tmp_path / "data").iterdir())
+
+
+@pytest.mark.parametrize(
+    "entry", ["../evil.jpg", "/etc/evil.jpg", "images/../../evil.jpg", "..\\evil.jpg", "C:\\evil"]
+)
+def test_entry_that_climbs_out(capsys, archive, tmp_path, entry):
+    make_zip(archive, [(entry, b"x")])
+    line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data")
+    assert "leaves the folder; not unpacked" in line
+    assert not list((tmp_path / "data").iterdir())
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_link_that_climbs_out(capsys, archive, tmp_path):
+    link = zipfile.ZipInfo("images/train/happy/link.jpg")
+    link.external_attr = 0o120777 << 16
+    make_zip(archive, [(link, b"/etc/passwd")])
+    assert "leaves the folder" in refused(
+        capsys, "--archive", archive, "--data-dir", tmp_path / "data"
+    )
+
+
+def test_foreign_and_missing_zip(capsys, tmp_path):
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("letters/a.txt", "a")
+    line = refused(capsys, "--archive", other, "--data-dir", tmp_path / "data")
+    assert "holds no train/<class>/ pictures" in line
+    line = refused(capsys, "--archive", tmp_path / "none.zip", "--data-dir", tmp_path / "data")
+    assert "none.zip is missing" in line
+
+
+def test_full_disk(capsys, archive, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+        line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data")
+    assert "the disk has 0 MB free" in line
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data")
+    assert "No space left" in line
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_data_folder_that_cannot_be(capsys, archive, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "file" / "data")
+    assert "cannot write to folder" in line
+
+
+def test_leftovers_of_a_killed_run_do_not_count(archive, tmp_path):
+    left = tmp_path / "data" / f".{NAME}.tmp" / "images" / "train" / "happy"
+    left.mkdir(parents=True)
+    (left / "half.jpg").write_bytes(b"")
+    assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
+    assert len(content(tmp_path / "data" / NAME)) == 14
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [NAME]
+
+
+def test_sample(capsys, tmp_path, monkeypatch):
+    from ferlab import sample_dataset
+
+    monkeypatch.setattr(sample_dataset, "HOLD", 1)
+    whole = sample_dataset.write_sample_dataset
+    monkeypatch.setattr(
+        sample_dataset,
+        "write_sample_dataset",
+        lambda folder: whole(folder, {"train": 14, "validation": 14}, quiet=True),
+    )
+    assert run("--sample", "--data-dir", tmp_path) == 0
+    assert "--source" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "sample").iterdir()} == {"images", "clip.mp4", "clip.csv"}
+
+    def fails(folder):
+        folder.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sample_dataset, "write_sample_dataset", fails)
+    assert "No space left" in refused(capsys, "--sample", "--data-dir", tmp_path, "--force")
+    assert (tmp_path / "sample" / "clip.csv").exists(), "the older sample stays"
+    assert [p.name for p in tmp_path.iterdir()] == ["sample"]
+
+
+# -- Kaggle's own client, as a subprocess, against a server on this machine --------------------
+
+
+class Kaggle(http.server.BaseHTTPRequestHandler):
+    """As much of Kaggle's web API as `kaggle datasets download` asks for."""
+
+    protocol_version = "HTTP/1.1"
+    zip_bytes = b""
+    status = 200
+    cut_after = None  # breaks the connection after so many bytes, once
+    delay = 0.0
+    seen: list = []  # noqa: RUF012
+
+    def log_message(self, *args):
+        pass
+
+    def reply(self, body, status=200, **headers):
+        self.send_response(status)
+        for key, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(key.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        Kaggle.seen.append((self.path, dict(self.headers)))
+        if Kaggle.status != 200:
+            body = json.dumps({"code": Kaggle.status, "message": "the stand-in says no"}).encode()
+            self.reply(body, Kaggle.status, Content_Type="application/json")
+        elif self.path.endswith("DownloadDataset"):
+            self.reply(b"", 302, Location=f"http://{self.headers['Host']}/storage/faces.zip")
+        else:
+            self.reply(b'{"info": {"licenses": []}}', Content_Type="application/json")
+
+    def do_GET(self):
+        Kaggle.seen.append((self.path, dict(self.headers)))
+        whole = Kaggle.zip_bytes
+        start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
+        self.send_response(206 if start else 200)
+        for key, value in {
+            "Content-Length": len(whole) - start,
+            "Accept-Ranges": "bytes",
+            "ETag": '"one"',
+            "Last-Modified": "Wed, 01 Jan 2020 00:00:00 GMT",
+            "Content-Type": "application/zip",
+            **({"Content-Range": f"bytes {start}-{len(whole) - 1}/{len(whole)}"} if start else {}),
+        }.items():
+            self.send_header(key, str(value))
+        self.end_headers()
+        stop, Kaggle.cut_after = Kaggle.cut_after, None
+        rest = io.BytesIO(whole[start:stop])
+        try:
+            while piece := rest.read(65536):
+                self.wfile.write(piece)
+                time.sleep(Kaggle.delay)
+        except OSError:
+            pass
+        if stop:
+            self.close_connection = True
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    """The stand-in at the address that the client's own TEST environment names."""
+    pytest.importorskip("kaggle")
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 7777), Kaggle)
+    except OSError:
+        pytest.skip("port 7777, which Kaggle's client tests against, is taken on this machine")
+    Kaggle.zip_bytes = make_zip(tmp_path / "faces.zip", size=200_000).read_bytes()
+    Kaggle.status, Kaggle.cut_after, Kaggle.delay, Kaggle.seen = 200, None, 0.0, []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Kaggle
+    server.shutdown()
+    server.server_close()
+
+
+def environment(home, **extra):
+    """The client's environment: nobody is logged in, and Kaggle is this machine."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("KAGGLE") and "proxy" not in k}
+    home.mkdir(exist_ok=True)
+    return {**kept, "HOME": str(home), "KAGGLE_API_ENVIRONMENT": "TEST", **extra}
+
+
+def download(tmp_path, *flags, **extra):
+    command = [sys.executable, ROOT / "download_dataset.py", "--data-dir", tmp_path / "data"]
+    env = environment(tmp_path / "home", **extra)
+    return subprocess.run([*command, *flags], env=env, capture_output=True, text=True, timeout=200)
+
+
+def assert_error(result, *parts):
+    errors = [x for x in result.stderr.replace("\r", "\n").splitlines() if x.startswith("error: ")]
+    assert result.returncode == 1 and len(errors) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in errors[0]
+
+
+def test_kaggle_without_an_account(kaggle, tmp_path):
+    result = download(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(content(tmp_path / "data" / NAME)) == 14
+    assert "100%" in result.stderr and "unpacking" in result.stderr
+    assert not any("Authorization" in headers for _, headers in kaggle.seen)
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [NAME], "the zip is removed"
+    before = len(kaggle.seen)
+    assert "is complete" in download(tmp_path).stdout
+    assert len(kaggle.seen) == before, "what is complete is not asked for again"
+
+
+def test_kaggle_with_credentials(kaggle, tmp_path):
+    result = download(tmp_path, KAGGLE_USERNAME="someone", KAGGLE_KEY="secret")
+    assert result.returncode == 0, result.stderr
+    assert any("Authorization" in headers for _, headers in kaggle.seen)
+
+
+def test_interrupted_download_goes_on(kaggle, tmp_path):
+    kaggle.delay = 0.05
+    command = [sys.executable, ROOT / "download_dataset.py", "--data-dir", tmp_path / "data"]
+    process = subprocess.Popen(
+        command,
+        env=environment(tmp_path / "home"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    part = tmp_path / "data" / f"{NAME}.zip"
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 1_000_000):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and "run the same command again" in stderr
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "data" / NAME).exists()
+    have = part.stat().st_size
+    assert 0 < have < len(kaggle.zip_bytes)
+    kaggle.delay, kaggle.seen = 0.0, []
+    result = download(tmp_path)
+    assert result.returncode == 0, result.stderr
+    ranges = [headers["Range"] for _, headers in kaggle.seen if "Range" in headers]
+    assert ranges == [f"bytes={have}-"]
+    assert len(content(tmp_path / "data" / NAME)) == 14
+
+
+def test_broken_connection_is_mended_by_the_client(kaggle, tmp_path):
+    kaggle.cut_after = 1_500_000
+    result = download(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert any("Range" in headers for _, headers in kaggle.seen)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(403, "refused"), (401, "refused"), (404, "has no dataset")]
+)
+def test_kaggle_says_no(kaggle, tmp_path, status, message):
+    kaggle.status = status
+    assert_error(download(tmp_path), message, "--archive FILE.zip")
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_no_network(tmp_path):
+    pytest.importorskip("kaggle")
+    result = download(tmp_path)  # nothing listens on the port
+    assert_error(result, "connection to Kaggle failed", "--archive FILE.zip")
+
+
+def test_kaggle_not_installed(tmp_path):
+    stand_in = tmp_path / "modules" / "kaggle"
+    stand_in.mkdir(parents=True)
+    (stand_in / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'kaggle'\")")
+    result = download(tmp_path, PYTHONPATH=str(stand_in.parent))
+    assert_error(result, "kaggle is not installed", "pip install -r requirements.txt")
+
+
+def test_old_client_that_wants_a_login(tmp_path):
+    stand_in = tmp_path / "modules" / "kaggle"
+    stand_in.mkdir(parents=True)
+    (stand_in / "__init__.py").write_text("")
+    (stand_in / "__main__.py").write_text(
+        "raise OSError('Could not find kaggle.json. Make sure it is located in ~/.kaggle')"
+    )
+    result = download(tmp_path, PYTHONPATH=str(stand_in.parent))
+    assert_error(result, "wants a login", "kaggle>=2")
+
+
+def test_missing_archive_as_a_person_sees_it(tmp_path):
+    command = [sys.executable, ROOT / "download_dataset.py", "--archive", tmp_path / "no.zip"]
+    result = subprocess.run(
+        [*command, "--data-dir", tmp_path / "data"], capture_output=True, text=True
+    )
+    assert_one_line_error(result, "no.zip is missing")
+
+
+@pytest.mark.slow
+def test_real_archive(real_archive, tmp_path):
+    assert run("--archive", real_archive, "--data-dir", tmp_path) == 0
+    root = tmp_path / NAME / "images"
+    assert sum(1 for _ in root.glob("train/*/*.jpg")) == 28_709
+    assert sum(1 for _ in root.glob("validation/*/*.jpg")) == 3_589
