@@ -30,19 +30,19 @@ BY_HAND = (
     f"or fetch the zip from kaggle.com/datasets/{DATASET} by hand and run: "
     "python download_dataset.py --archive FILE.zip"
 )
-FAULTS = (  # what the Kaggle client prints last, and what it means
-    (r"No module named .?kaggle", "kaggle is not installed; run: pip install -r requirements.txt"),
-    (
-        r"kaggle\.json|authenticate",
-        "this kaggle client wants a login; run: pip install 'kaggle>=2'",
-    ),
-    (r"\b40[13]\b|Forbidden|Unauthorized", f"Kaggle refused the download; try later, {BY_HAND}"),
-    (r"\b404\b|Not Found", f"Kaggle has no dataset {DATASET} any more; {BY_HAND}"),
+FAULTS = (  # what Kaggle's client prints, the telling ones first, and what it means
+    (r"No module named", "kaggle is not fully installed; run: pip install -r requirements.txt"),
+    (r"kaggle\.json", "this kaggle client wants a login; run: pip install 'kaggle>=2'"),
+    (r"\b404\b|resource was not found", f"Kaggle has no dataset {DATASET}; {BY_HAND}"),
+    (r"\b403\b|don't have access", f"Kaggle refused the download; try later, {BY_HAND}"),
+    (r"\b429\b|rate limited|Kaggle's side", f"Kaggle is busy; try again later, {BY_HAND}"),
     (r"No space left", "the disk is full; free some space and run the same command again"),
     (
         r"Connect|ReadTimeout|ProxyError|Max retries|IncompleteRead",
         f"the connection to Kaggle failed; run the same command again to go on, {BY_HAND}",
     ),
+    # Printed in front of every message where nobody is logged in, so it tells least.
+    (r"\b401\b|Authentication required", f"Kaggle refused the login; mend or remove it, {BY_HAND}"),
 )
 
 
@@ -70,11 +70,18 @@ def fetch_from_kaggle(folder: Path, force: bool) -> Path:
         process.wait()
     archive = folder / f"{NAME}.zip"
     if status != 0 or not archive.is_file():
-        gist = next((line for line in reversed(output) if line.strip()), "no message").strip()
-        text = "\n".join(output)
-        meaning = next((text_ for pattern, text_ in FAULTS if re.search(pattern, text)), BY_HAND)
-        raise UserError(f"{meaning} (Kaggle's client: {gist[:160]})")
+        raise UserError(explain([line for line in output if line]))
     return archive
+
+
+def explain(output: list[str]) -> str:
+    """Returns one line on why Kaggle's client failed, from the lines it printed."""
+    for pattern, meaning in FAULTS:
+        for line in reversed(output):
+            if re.search(pattern, line):
+                return f"{meaning} (Kaggle's client: {line[:160]})"
+    last = output[-1] if output else "no message"
+    return f"Kaggle's client failed: {last[:160]}; try again, {BY_HAND}"
 
 
 def _show_progress(descriptor: int) -> list[str]:

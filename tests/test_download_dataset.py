@@ -218,6 +218,7 @@ class Kaggle(http.server.BaseHTTPRequestHandler):
     cut_after = None  # breaks the connection after so many bytes, once
     delay = 0.0
     seen: list = []  # noqa: RUF012
+    port = 1  # where nothing listens
 
     def log_message(self, *args):
         pass
@@ -269,25 +270,33 @@ class Kaggle(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def kaggle(tmp_path):
-    """The stand-in at the address that the client's own TEST environment names."""
-    pytest.importorskip("kaggle")
-    try:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 7777), Kaggle)
-    except OSError:
-        pytest.skip("port 7777, which Kaggle's client tests against, is taken on this machine")
+    """The stand-in for Kaggle's servers, on a free port."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Kaggle)
+    Kaggle.port = server.server_address[1]
     Kaggle.zip_bytes = make_zip(tmp_path / "faces.zip", size=200_000).read_bytes()
     Kaggle.status, Kaggle.cut_after, Kaggle.delay, Kaggle.seen = 200, None, 0.0, []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield Kaggle
     server.shutdown()
     server.server_close()
+    Kaggle.port = 1
 
 
 def environment(home, **extra):
-    """The client's environment: nobody is logged in, and Kaggle is this machine."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("KAGGLE") and "proxy" not in k}
+    """The client's environment: nobody is logged in, and Kaggle is this machine.
+
+    The client's own LOCALHOST setting fixes port 80; as its HTTP proxy the stand-in answers there.
+    """
+    drop = ("KAGGLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(drop)}
     home.mkdir(exist_ok=True)
-    return {**kept, "HOME": str(home), "KAGGLE_API_ENVIRONMENT": "TEST", **extra}
+    return {
+        **kept,
+        "HOME": str(home),
+        "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+        "HTTP_PROXY": f"http://127.0.0.1:{Kaggle.port}",
+        **extra,
+    }
 
 
 def download(tmp_path, *flags, **extra):
@@ -360,7 +369,14 @@ def test_broken_connection_is_mended_by_the_client(kaggle, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(403, "refused"), (401, "refused"), (404, "has no dataset")]
+    ("status", "message"),
+    [
+        (401, "refused the login"),
+        (403, "refused the download"),
+        (404, "has no dataset"),
+        (429, "is busy"),
+        (503, "is busy"),
+    ],
 )
 def test_kaggle_says_no(kaggle, tmp_path, status, message):
     kaggle.status = status
@@ -369,7 +385,6 @@ def test_kaggle_says_no(kaggle, tmp_path, status, message):
 
 
 def test_no_network(tmp_path):
-    pytest.importorskip("kaggle")
     result = download(tmp_path)  # nothing listens on the port
     assert_error(result, "connection to Kaggle failed", "--archive FILE.zip")
 
@@ -379,7 +394,7 @@ def test_kaggle_not_installed(tmp_path):
     stand_in.mkdir(parents=True)
     (stand_in / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'kaggle'\")")
     result = download(tmp_path, PYTHONPATH=str(stand_in.parent))
-    assert_error(result, "kaggle is not installed", "pip install -r requirements.txt")
+    assert_error(result, "kaggle is not fully installed", "pip install -r requirements.txt")
 
 
 def test_old_client_that_wants_a_login(tmp_path):
