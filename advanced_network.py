@@ -101,8 +101,8 @@ class CNN(nn.Module):
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
-    parser = stage.training_parser(__doc__, epochs=36, batch_size=128, lr=0.1, weight_decay=5e-4)
-    parser.add_argument("--dropout", type=cli.share, default=0.0, help="of channels, per block")
+    parser = stage.training_parser(__doc__, epochs=40, batch_size=128, lr=0.1, weight_decay=5e-4)
+    parser.add_argument("--dropout", type=cli.share, default=0.05, help="of channels, per block")
     args = parser.parse_args(argv)
     return stage.run(
         "advanced",
@@ -110,13 +110,15 @@ def main(argv: list[str] | None = None) -> int:
         CNN,
         {"widths": [64, 128, 256], "blocks": 2, "dropout": args.dropout, "head_dropout": 0.2},
         args,
-        augmentation=Augmentation(flip=True, rotation=8, translation=0.08, scale=0.05),
+        augmentation=Augmentation(
+            flip=True, rotation=8, translation=0.08, scale=0.08, erasing=0.15
+        ),
         optimizer="sgd",
         label_smoothing=0.1,
         ema_epochs=1.0,
         clip=5.0,
         warmup=0.06,
-        small_share=0.34,
+        small_share=0.4,
         small_size=32,
     )
 

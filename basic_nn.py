@@ -25,7 +25,7 @@ class MLP(nn.Module):
         dropout: share of hidden units silenced in training.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, ...] = (1024, 512), dropout: float = 0.4):
+    def __init__(self, classes: int, widths: tuple[int, ...] = (1024, 512), dropout: float = 0.25):
         super().__init__()
         layers: list[nn.Module] = [nn.Flatten()]
         inputs = IMAGE_SIZE * IMAGE_SIZE
@@ -47,8 +47,8 @@ class MLP(nn.Module):
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
-    parser = stage.training_parser(__doc__, epochs=40, batch_size=256, lr=1e-3, weight_decay=0.05)
-    parser.add_argument("--dropout", type=cli.share, default=0.4, help="of the hidden layers")
+    parser = stage.training_parser(__doc__, epochs=50, batch_size=256, lr=1e-3, weight_decay=0.05)
+    parser.add_argument("--dropout", type=cli.share, default=0.25, help="of the hidden layers")
     args = parser.parse_args(argv)
     return stage.run(
         "basic_nn",
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         MLP,
         {"widths": [1024, 512], "dropout": args.dropout},
         args,
-        augmentation=Augmentation(flip=True, rotation=5, translation=0.05, scale=0.05),
+        augmentation=Augmentation(flip=True, translation=0.04),
         optimizer="adamw",
         label_smoothing=0.1,
         ema_epochs=1.0,
