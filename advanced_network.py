@@ -101,7 +101,7 @@ class CNN(nn.Module):
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
-    parser = stage.training_parser(__doc__, epochs=40, batch_size=128, lr=0.1, weight_decay=5e-4)
+    parser = cli.training_parser(__doc__, epochs=40, batch_size=128, lr=0.1, weight_decay=5e-4)
     parser.add_argument("--dropout", type=cli.share, default=0.05, help="of channels, per block")
     args = parser.parse_args(argv)
     return stage.run(

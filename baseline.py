@@ -36,7 +36,7 @@ class MajorityClass(nn.Module):
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
-    args = stage.evaluation_parser(__doc__).parse_args(argv)
+    args = cli.evaluation_parser(__doc__).parse_args(argv)
     require_writable(args.results_dir)
     device = choose_device(args.device)
     name, title = "baseline", "majority class"

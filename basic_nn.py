@@ -47,7 +47,7 @@ class MLP(nn.Module):
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
-    parser = stage.training_parser(__doc__, epochs=50, batch_size=256, lr=1e-3, weight_decay=0.05)
+    parser = cli.training_parser(__doc__, epochs=50, batch_size=256, lr=1e-3, weight_decay=0.05)
     parser.add_argument("--dropout", type=cli.share, default=0.25, help="of the hidden layers")
     args = parser.parse_args(argv)
     return stage.run(

@@ -24,26 +24,18 @@ text within seconds (here with n for the digits):
 """
 
 import itertools
-import json
-import shlex
 import sys
 import textwrap
-import zipfile
-import zlib
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import binomtest
 
 from ferlab import cli
-from ferlab.checkpoint import script_of
 from ferlab.files import UserError, write_text
 from ferlab.plots import plot_comparison
+from ferlab.runs import Run, common_split, read_folder, read_right, require_same_data
 
-ORDER = ("baseline", "softmax", "basic_nn", "advanced", "transfer")
-SHARES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "majority_accuracy")
 WIDTH = 100  # columns of the text
 HOW_TO_READ = (
     "How to read: only images that one of the two models alone gets right count. Were both equally "
@@ -51,34 +43,6 @@ HOW_TO_READ = (
     "unevenly. A small p, say below 0.05, means that the difference is hardly luck with these "
     "images; it says nothing about training again with another seed."
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is compared of one metrics file.
-
-    Attributes:
-        model: the model's name in file names.
-        path: of the metrics file.
-        title: the model's name for people.
-        parameters: of the network.
-        seed: of the run.
-        seconds: of training.
-        images_per_second: in training; None for a model that sees no images in steps.
-        data_dir: of the command that wrote the file; None for the default.
-        splits: by split name: `n`, `digest` (tells the split's images and labels), the `SHARES`
-            in [0, 1], `accuracy_interval` and `macro_f1_interval` (low, high).
-    """
-
-    model: str
-    path: Path
-    title: str
-    parameters: int
-    seed: int
-    seconds: float
-    images_per_second: float | None
-    data_dir: str | None
-    splits: dict[str, dict]
 
 
 @cli.command
@@ -113,116 +77,6 @@ def main(argv: list[str] | None = None) -> int:
     plot_comparison(folder / "comparison.png", split, rows, rows[0]["majority_accuracy"])
     print(f"{text}\nwrote {folder / 'comparison.txt'} and {folder / 'comparison.png'}")
     return 0
-
-
-def read_folder(folder: Path) -> tuple[list[Run], list[Run]]:
-    """Returns the runs in `folder`, one a model, and those in its `seed_<n>` folders.
-
-    Both stand in the order in which the models are taught, further models behind, by name.
-
-    Raises:
-        UserError: the folder is missing or empty, or a file is faulty.
-    """
-
-    def read(pattern: str) -> list[Run]:
-        runs = [read_run(path) for path in sorted(folder.glob(pattern))]
-        places = {model: place for place, model in enumerate(ORDER)}
-        return sorted(runs, key=lambda run: (places.get(run.model, len(places)), run.model))
-
-    runs = read("*_metrics.json")
-    if not runs:
-        fault = "is empty" if folder.is_dir() else "is missing"
-        remedy = remake_command("baseline", folder)
-        raise UserError(f"{folder} {fault}; make results with: {remedy}")
-    return runs, read("seed_*/*_metrics.json")
-
-
-def read_run(path: Path) -> Run:
-    """Reads a metrics file.
-
-    Raises:
-        UserError: it cannot be read, or is not what the model scripts write.
-    """
-    model = path.name.removesuffix("_metrics.json")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        run = record["run"]
-        speed = run.get("images_per_second")
-        command = run.get("evaluated_by", run["command"])
-        words = shlex.split(command.replace("--data-dir=", "--data-dir "))
-        return Run(
-            model=model,
-            path=path,
-            title=str(record["title"]),
-            parameters=int(record["parameters"]),
-            seed=int(run["seed"]),
-            seconds=float(run["seconds"]),
-            images_per_second=None if speed is None else float(speed),
-            data_dir=dict(itertools.pairwise(words)).get("--data-dir"),
-            splits={s: _split_numbers(record[s]) for s in ("train", "val", "test") if s in record},
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else f"{error}"
-        raise UserError(
-            f"{path} is not what the model scripts write ({reason}); "
-            f"make it anew with: {remake_command(model, path.parent)}"
-        ) from error
-
-
-def _split_numbers(record: dict) -> dict:
-    """Picks and checks what is compared of a split; raises KeyError, TypeError, ValueError."""
-    numbers = {key: float(record[key]) for key in SHARES}
-    for key in ("accuracy_interval", "macro_f1_interval"):
-        low, high = record[key]
-        numbers[key] = [float(low), float(high)]
-    for key, value in numbers.items():
-        if not all(0 <= number <= 1 for number in np.ravel(value)):
-            raise ValueError(f"{key} is {value}")
-    return {"n": int(record["n"]), "digest": str(record["digest"]), **numbers}
-
-
-def remake_command(model: str, folder: Path, *flags: str) -> str:
-    """Returns the command that writes the results of `model` in `folder`."""
-    place = [] if folder == Path("results") else ["--results-dir", str(folder)]
-    return shlex.join(["python", script_of(model), *flags, *place])
-
-
-def common_split(runs: list[Run], folder: Path) -> str:
-    """Returns the split to compare on: test, or val if that alone is there for all.
-
-    Where neither is there for all, it is the one that more models have.
-
-    Raises:
-        UserError: no model has either.
-    """
-    counts = {split: sum(split in run.splits for run in runs) for split in ("test", "val")}
-    if not any(counts.values()):
-        remedy = remake_command(runs[0].model, folder, "--evaluate")
-        raise UserError(f"{runs[0].path} has no test or val numbers; add them with: {remedy}")
-    return max(counts, key=counts.__getitem__)
-
-
-def require_same_data(runs: list[Run], seed_runs: list[Run], split: str) -> None:
-    """Checks that all runs were evaluated on the same images and labels.
-
-    Raises:
-        UserError: one was not; names it, a file of what most of `runs` were evaluated on, and the
-            command that mends it.
-    """
-    digests = [run.splits[split]["digest"] for run in runs]
-    usual = Counter(digests).most_common(1)[0][0]
-    reference = runs[digests.index(usual)]
-    for run in [*runs, *seed_runs]:
-        if run.splits[split]["digest"] == usual:
-            continue
-        trained_on = [r.splits.get("train", {}).get("digest") for r in (run, reference)]
-        retrain = None not in trained_on and trained_on[0] != trained_on[1]
-        flags = [] if retrain else ["--evaluate"]  # old weights may have seen the new test images
-        flags += ["--data-dir", reference.data_dir] if reference.data_dir else []
-        raise UserError(
-            f"{run.path} and {reference.path} are of different {split} images; "
-            f"if the latter is right, run: {remake_command(run.model, run.path.parent, *flags)}"
-        )
 
 
 def table(runs: list[Run], split: str) -> list[str]:
@@ -275,32 +129,6 @@ def paired_tests(runs: list[Run], split: str) -> list[str]:
         lines += textwrap.wrap(text, WIDTH)
     heading = ["", "Is the next model better, or lucky with these images? McNemar's test"]
     return heading + lines if lines else []
-
-
-def read_right(run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a model's predictions.
-
-    Returns:
-        The labels, int `(n,)`, and bool `(n,)`: which images the model gets right.
-
-    Raises:
-        UserError: the file is missing, damaged, or of another run than the metrics.
-    """
-    path = run.path.with_name(f"{run.model}_predictions.npz")
-    try:
-        with np.load(path) as content:
-            labels, probs = content[f"{split}_labels"], content[f"{split}_probs"]
-        right = probs.argmax(1) == labels
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except KeyError as error:
-        raise UserError(f"{path} has no {split} predictions") from error
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged") from error
-    numbers = run.splits[split]
-    if right.shape != (numbers["n"],) or right.sum() != round(numbers["accuracy"] * numbers["n"]):
-        raise UserError(f"{path} is of another run than {run.path.name}")
-    return labels, right
 
 
 def mcnemar(right: np.ndarray, other_right: np.ndarray) -> tuple[int, int, float]:

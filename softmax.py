@@ -38,8 +38,8 @@ class SoftmaxRegression(nn.Module):
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
-    parser = stage.training_parser(
-        __doc__, epochs=20, batch_size=256, lr=1e-3, weight_decay=10.0, precision="float32"
+    parser = cli.training_parser(
+        __doc__, epochs=20, batch_size=256, lr=3e-3, weight_decay=3.0, precision="float32"
     )
     args = parser.parse_args(argv)
     return stage.run(

@@ -21,8 +21,9 @@ from torch.utils.data import ConcatDataset, DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from dataset_preparation import find_splits, prepare
+from dataset_preparation import prepare
 from ferlab import cli
+from ferlab.pictures import find_splits
 
 
 def plain_loop(source: Path, workers: int) -> torch.Tensor:

@@ -5,8 +5,12 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from ferlab.files import UserError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
@@ -74,3 +78,75 @@ def share(text: str) -> float:
     if not 0 <= value < 1:
         raise ValueError
     return value
+
+
+def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
+    """Returns a parser with the flags that the baseline too understands."""
+    result = parser(description)
+    result.add_argument(
+        "--data-dir", type=Path, default=Path("processed_data"), help="the split files' folder"
+    )
+    result.add_argument(
+        "--results-dir", type=Path, default=Path("results"), help="where results are written"
+    )
+    result.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="train nothing: report saved weights on the splits that are in --data-dir",
+    )
+    result.add_argument(
+        "--weights",
+        type=Path,
+        help="the weights of --evaluate (default: <model>_model.pth in --results-dir)",
+    )
+    result.add_argument("--seed", type=int, default=0, help="of everything random")
+    result.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
+    result.add_argument("--quiet", action="store_true", help="no progress bars, no epoch lines")
+    return result
+
+
+def training_parser(
+    description: str | None,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    precision: str = "auto",
+) -> argparse.ArgumentParser:
+    """Returns a parser with all shared flags; the arguments are the script's defaults."""
+    result = evaluation_parser(description)
+    group = result.add_argument_group("training")
+    group.add_argument(
+        "--epochs", type=positive(int), default=epochs, help="passes over the train split"
+    )
+    group.add_argument("--batch-size", type=positive(int), default=batch_size, help="images a step")
+    group.add_argument("--lr", type=positive(float), default=lr, help="peak learning rate")
+    group.add_argument(
+        "--weight-decay", type=not_negative(float), default=weight_decay, help="of the matrices"
+    )
+    group.add_argument(
+        "--class-weights",
+        choices=("none", "balanced"),
+        default="none",
+        help="balanced: rare classes weigh more in the loss",
+    )
+    group.add_argument(
+        "--oversample", action="store_true", help="draw every class equally often in training"
+    )
+    group.add_argument(
+        "--augment",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="vary the training faces",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=precision,
+        help="auto: bfloat16 where the machine gains from it",
+    )
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint of a stopped run"
+    )
+    return result

@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from ferlab.files import UserError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16")
 GAIN_NEEDED = 1.3  # how much faster bfloat16 must be than float32 on a CPU to be taken
 
 

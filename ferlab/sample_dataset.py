@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from ferlab.data import CLASS_NAMES, IMAGE_SIZE
 from ferlab.files import UserError
-from ferlab.sample_faces import ACTION_UNITS, EXPRESSIONS, SPAN, draw_face, oval, random_identity
+from ferlab.pen import SPAN, oval
+from ferlab.sample_faces import ACTION_UNITS, EXPRESSIONS, draw_face, random_identity
 
 IMAGES = {"train": 3200, "validation": 1400}
 PEOPLE = {"train": 400, "validation": 175}  # nobody stands in both

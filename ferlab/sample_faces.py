@@ -5,8 +5,7 @@ Friesen & Hager 2002, "Facial Action Coding System: The Manual"). `EXPRESSIONS` 
 of the basic emotions from the same authors' EMFACS; `draw_face` moves brows, lids, cheeks, nose,
 lips and jaw as each unit does.
 
-Coordinates are in face units: the origin between eyes and nose tip, x to the picture's right, y
-down; the chin of a neutral face is near y = 1, the hairline near y = -0.8.
+Lengths and places are in the face units of `ferlab.pen`.
 """
 
 from collections.abc import Mapping
@@ -14,6 +13,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from ferlab.face_parts import (
+    draw_brow,
+    draw_cheek,
+    draw_eye,
+    draw_glasses,
+    draw_mouth,
+    draw_nose,
+)
+from ferlab.pen import SPAN, Colour, Pen, curve, oval, shade
 
 EXPRESSIONS: dict[str, tuple[int, ...]] = {
     "angry": (4, 5, 7, 23),
@@ -39,8 +48,6 @@ ACTION_UNITS = {
     23: "lip tightener",
     26: "jaw drop",
 }
-SPAN = 1.4  # a drawing shows [-SPAN, SPAN] in both directions
-Colour = tuple[float, float, float]  # BGR in [0, 255]
 
 
 @dataclass(frozen=True)
@@ -101,48 +108,6 @@ def random_identity(rng: np.random.Generator) -> Identity:
     )
 
 
-class _Pen:
-    """Draws anti-aliased shapes given in face units on a BGR picture."""
-
-    def __init__(self, size: int, yaw: float):
-        self.picture = np.zeros((size, size, 3), np.uint8)
-        self.scale = size / (2 * SPAN)
-        self.yaw = yaw
-
-    def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Maps `(N, 2)` face units to 1/16 pixels, turned by yaw: what is in front moves most."""
-        x, y = np.asarray(points, float).T
-        x = x + 0.22 * self.yaw * np.clip(1 - x**2 / 0.8, 0, 1)
-        return np.int32(np.round((np.stack([x, y], 1) + SPAN) * self.scale * 16))
-
-    def fill(self, points: np.ndarray, colour: Colour) -> None:
-        cv2.fillPoly(self.picture, [self.pixels(points)], colour, cv2.LINE_AA, shift=4)
-
-    def line(self, points: np.ndarray, colour: Colour, width: float) -> None:
-        thickness = max(1, round(width * self.scale))
-        pixels = [self.pixels(points)]
-        cv2.polylines(self.picture, pixels, False, colour, thickness, cv2.LINE_AA, shift=4)
-
-    def blend(self, points: np.ndarray, colour: Colour, opacity: float) -> None:
-        before = self.picture.copy()
-        self.fill(points, colour)
-        cv2.addWeighted(self.picture, opacity, before, 1 - opacity, 0, self.picture)
-
-
-def curve(start: tuple, middle: tuple, end: tuple, count: int = 12) -> np.ndarray:
-    """Returns `(count, 2)` points of the parabola through three points."""
-    start, middle, end = (np.array(point, float) for point in (start, middle, end))
-    control = 2 * middle - (start + end) / 2
-    t = np.linspace(0, 1, count)[:, None]
-    return (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
-
-
-def oval(x: float, y: float, half_width: float, half_height: float) -> np.ndarray:
-    """Returns the points of an ellipse."""
-    angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-    return np.stack([x + half_width * np.cos(angle), y + half_height * np.sin(angle)], 1)
-
-
 def draw_face(
     identity: Identity, activations: Mapping[int, float], size: int, yaw: float = 0.0
 ) -> np.ndarray:
@@ -158,30 +123,25 @@ def draw_face(
         uint8 `(size, size, 4)`, BGR and opacity.
     """
     au = {unit: float(activations.get(unit, 0.0)) for unit in ACTION_UNITS}
-    pen = _Pen(size, yaw)
-    outline = head_outline(identity, au)
-    mask = _Pen(size, yaw)
-    mask.picture = np.zeros((size, size), np.uint8)
-
-    neck = np.array([(-0.42, 0.6), (0.42, 0.6), (0.5, SPAN), (-0.5, SPAN)])
-    back = oval(0, -0.3, identity.width + 0.16, 0.98)
+    pen, mask = Pen(size, yaw), Pen(size, yaw, channels=1)
+    head = head_outline(identity, au)
+    cap = oval(0, -0.3, identity.width + 0.16, 0.98, upper_half=True)
+    hair = oval(0, -0.3, identity.width + 0.16, 0.98)
     if identity.long_hair:
-        back = np.concatenate(
-            [back[14:], [(identity.width + 0.15, SPAN), (-identity.width - 0.15, SPAN)]]
-        )
+        hair = np.concatenate([cap, [(cap[-1, 0], SPAN), (cap[0, 0], SPAN)]])
+    neck = np.array([(-0.42, 0.6), (0.42, 0.6), (0.5, SPAN), (-0.5, SPAN)])
     for shape, colour in (
-        (back, identity.hair),
+        (hair, identity.hair),
         (neck, shade(identity.skin, 0.7)),
         (oval(-identity.width, 0.0, 0.09, 0.17), shade(identity.skin, 0.85)),
         (oval(identity.width, 0.0, 0.09, 0.17), shade(identity.skin, 0.85)),
-        (outline, identity.skin),
+        (head, identity.skin),
     ):
         pen.fill(shape, colour)
         mask.fill(shape, 255)
     if identity.beard:
-        jaw = np.concatenate(
-            [outline[outline[:, 1] > 0.25], curve((-0.5, 0.35), (0, 0.42), (0.5, 0.35))[::-1]]
-        )
+        above = curve((0.5, 0.35), (0, 0.42), (-0.5, 0.35))
+        jaw = np.concatenate([head[head[:, 1] > 0.25], above])
         pen.blend(jaw, identity.hair, 0.75 * identity.beard)
     pen.picture = light(pen.picture, identity, au, yaw)
     draw_nose(pen, identity, au)
@@ -190,24 +150,11 @@ def draw_face(
         draw_cheek(pen, identity, au, side)
         draw_eye(pen, identity, au, side)
         draw_brow(pen, identity, au, side)
-        if identity.glasses:
-            rim = oval(side * identity.eye_gap, identity.eye_y + 0.02, 0.24, 0.19)
-            pen.line(np.concatenate([rim, rim[:1]]), (25, 25, 25), 0.03)
     if identity.glasses:
-        pen.line(curve((-0.13, -0.15), (0, -0.19), (0.13, -0.15)), (25, 25, 25), 0.03)
+        draw_glasses(pen, identity)
     fringe = curve((-identity.width, -0.35), (0, identity.hairline), (identity.width, -0.35), 20)
-    top = (
-        back[back[:, 1] < -0.3]
-        if not identity.long_hair
-        else oval(0, -0.3, identity.width + 0.16, 0.98)[14:]
-    )
-    pen.fill(np.concatenate([fringe, top[np.argsort(-top[:, 0])]]), identity.hair)
+    pen.fill(np.concatenate([fringe, cap[::-1]]), identity.hair)
     return np.dstack([pen.picture, mask.picture])
-
-
-def shade(colour: Colour, factor: float) -> Colour:
-    """Returns a colour made darker or brighter."""
-    return tuple(float(np.clip(channel * factor, 0, 255)) for channel in colour)
 
 
 def head_outline(identity: Identity, au: Mapping[int, float]) -> np.ndarray:
@@ -237,118 +184,3 @@ def light(
         field += (0.12 + 0.12 * au[6]) * spot(side * 0.4, 0.24 - lift, 0.2, 0.15)
     field = cv2.resize(field, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return np.clip(picture * field[:, :, None], 0, 255).astype(np.uint8)
-
-
-def draw_brow(pen: _Pen, identity: Identity, au: Mapping[int, float], side: int) -> None:
-    """Brow: 1 raises the inner, 2 the outer end; 4 lowers and draws in; 9 lowers the inner end."""
-    y = identity.eye_y - identity.brow_gap
-    lowered = 0.13 * au[4] * (1 - 0.8 * au[1])  # the raiser wins: sad and fearful brows slant
-    inner = (0.13 - 0.05 * au[4], y - 0.17 * au[1] + lowered + 0.1 * au[9])
-    arch = y - 0.045 - 0.06 * au[1] - 0.12 * au[2] + 0.6 * lowered + 0.04 * au[9]
-    middle = (identity.eye_gap, arch)
-    outer = (identity.eye_gap + 0.22, y + 0.04 - 0.15 * au[2] + 0.02 * au[4])
-    colour = shade(identity.hair, 0.8)
-    line = curve(inner, middle, outer) * (side, 1)
-    pen.line(line, colour, identity.brow_thickness)
-    if au[4] > 0.25 and au[1] < 0.5:  # the furrow between the brows
-        furrow = [(side * 0.06, y - 0.02), (side * 0.05, y + 0.14)]
-        pen.line(np.array(furrow), shade(identity.skin, 0.55), 0.02)
-    if max(au[1], au[2]) > 0.4 and au[4] < 0.5:  # the forehead wrinkles
-        for step in (0.2, 0.3):
-            wrinkle = curve((0, y - step), (side * 0.2, y - step - 0.03), (side * 0.42, y - step))
-            pen.line(wrinkle, shade(identity.skin, 0.72), 0.018)
-
-
-def draw_eye(pen: _Pen, identity: Identity, au: Mapping[int, float], side: int) -> None:
-    """Eye: 5 raises the upper lid; 7 tightens both; 6 and 9 push the lower lid up."""
-    x, y, half = side * identity.eye_gap, identity.eye_y, identity.eye_width
-    upper = identity.eye_height * (1 + 0.75 * au[5] - 0.4 * au[7] - 0.25 * au[6] - 0.3 * au[9])
-    lower = identity.eye_height * (0.75 + 0.25 * au[5] - 0.5 * au[7] - 0.65 * au[6] - 0.35 * au[9])
-    top = curve((x - half, y), (x, y - max(upper, 0.012)), (x + half, y))
-    bottom = curve((x + half, y), (x, y + max(lower, 0.008)), (x - half, y))
-    pen.fill(np.concatenate([top, bottom]), (225, 228, 230))
-    iris = oval(x, y - 0.01, identity.iris, identity.iris)
-    iris[:, 1] = np.clip(iris[:, 1], y - max(upper, 0.012) * 0.98, y + max(lower, 0.008) * 0.98)
-    pen.fill(iris, (35, 30, 25))
-    pen.line(top, (25, 25, 25), 0.03)
-    pen.line(bottom, shade(identity.skin, 0.6), 0.015)
-    fold = top - (0, 0.045 * (1 - 0.5 * au[5]))
-    pen.line(fold, shade(identity.skin, 0.65), 0.015)
-
-
-def draw_cheek(pen: _Pen, identity: Identity, au: Mapping[int, float], side: int) -> None:
-    """Cheek: 6 makes crow's feet and bags below the eye; 12 and 9 deepen the nasolabial fold."""
-    dark = shade(identity.skin, 0.68)
-    eye_x, eye_y = identity.eye_gap, identity.eye_y
-    if au[6] > 0.2:
-        bag = curve(
-            (eye_x - 0.16, eye_y + 0.1), (eye_x, eye_y + 0.15), (eye_x + 0.18, eye_y + 0.08)
-        )
-        pen.line(bag * (side, 1), dark, 0.02)
-        for angle in (-0.07, 0.02, 0.09):
-            foot = [(eye_x + 0.2, eye_y + angle / 3), (eye_x + 0.3, eye_y + angle)]
-            pen.line(np.array(foot) * (side, 1), dark, 0.015)
-    depth = max(au[12], 0.9 * au[9], 0.4 * au[20])
-    if depth > 0.2:
-        top, bottom = identity.nose_length - 0.12 - 0.05 * au[9], identity.mouth_y - 0.05 * au[12]
-        out = identity.mouth_width + 0.1 + 0.06 * au[12]
-        fold = curve((0.17, top), (0.26 + 0.06 * depth, (top + bottom) / 2 - 0.03), (out, bottom))
-        pen.line(fold * (side, 1), shade(identity.skin, 0.85 - 0.22 * depth), 0.025)
-
-
-def draw_nose(pen: _Pen, identity: Identity, au: Mapping[int, float]) -> None:
-    """Nose: 9 pulls the wings up and wrinkles the bridge."""
-    tip = identity.nose_length - 0.05 - 0.06 * au[9]
-    wing = identity.nose_width * (1 + 0.25 * au[9])
-    dark = shade(identity.skin, 0.6)
-    pen.line(curve((-wing, tip - 0.03), (0, tip + 0.05), (wing, tip - 0.03)), dark, 0.03)
-    for side in (-1, 1):
-        pen.fill(oval(side * wing * 0.5, tip + 0.005, 0.035, 0.02), shade(identity.skin, 0.35))
-        pen.line(
-            curve(
-                (side * wing, tip - 0.03),
-                (side * (wing + 0.02), tip - 0.09),
-                (side * wing * 0.8, tip - 0.13),
-            ),
-            shade(identity.skin, 0.72),
-            0.02,
-        )
-    if au[9] > 0.2:
-        for y in (-0.14, -0.06, 0.02):
-            wrinkle = curve((-0.1, y + 0.03), (0, y), (0.1, y + 0.03))
-            pen.line(wrinkle, shade(identity.skin, 0.85 - 0.3 * au[9]), 0.02)
-
-
-def draw_mouth(pen: _Pen, identity: Identity, au: Mapping[int, float]) -> None:
-    """Mouth: 12 pulls the corners up and out, 15 down, 20 straight out; 23 narrows and thins the
-    lips, 16 bares the lower teeth, 9 raises the upper lip, 26 opens."""
-    half = identity.mouth_width * (
-        1 + 0.32 * au[12] + 0.3 * au[20] - 0.22 * au[23] - 0.15 * au[26] * (1 - au[20])
-    )
-    y = identity.mouth_y + 0.03 * au[26]
-    corner = y - 0.14 * au[12] + 0.12 * au[15] + 0.03 * au[20]
-    thin = 1 - 0.65 * au[23] - 0.25 * au[12] - 0.3 * au[20]
-    gap_up = 0.015 * au[12] + 0.05 * au[9] + 0.03 * au[26]
-    gap_down = 0.085 * au[12] + 0.07 * au[16] + (0.2 - 0.06 * au[20]) * au[26]
-    upper = y - gap_up + 0.02 * au[12] - 0.05 * au[15]
-    lower = y + gap_down + 0.02 * au[12] - 0.03 * au[15]
-    left, right = (-half, corner), (half, corner)
-    lip = (identity.skin[0] * 0.55, identity.skin[1] * 0.52, identity.skin[2] * 0.78)
-    inner_top = curve(left, (0, upper), right, 16)
-    inner_bottom = curve(right, (0, lower), left, 16)
-    outer_top = curve(left, (0, upper - identity.lip * thin), right, 16)
-    outer_bottom = curve(right, (0, lower + 1.3 * identity.lip * thin), left, 16)
-    if identity.moustache:
-        hair = curve((-half, y - 0.04), (0, y - 0.2), (half, y - 0.04))
-        pen.blend(np.concatenate([hair, outer_top[::-1]]), identity.hair, identity.moustache)
-    pen.fill(np.concatenate([outer_top, outer_bottom]), lip)
-    if lower - upper > 0.02:
-        pen.fill(np.concatenate([inner_top, inner_bottom]), (25, 20, 45))
-        if au[12] > 0.3 or au[9] > 0.3:
-            teeth = curve(left, (0, upper + 0.6 * (lower - upper)), right, 16)
-            pen.fill(np.concatenate([inner_top, teeth[::-1]]), (215, 225, 228))
-        if au[16] > 0.3 or au[20] > 0.3:
-            teeth = curve(left, (0, lower - 0.4 * (lower - upper)), right, 16)
-            pen.fill(np.concatenate([teeth, inner_bottom]), (200, 210, 215))
-    else:
-        pen.line(curve(left, (0, (upper + lower) / 2), right), shade(lip, 0.45), 0.025)

@@ -1,4 +1,4 @@
-"""What every model script does around its model: flags, splits, training, reports."""
+"""What every model script does around its model: splits, training, weights, reports."""
 
 import argparse
 import shlex
@@ -10,97 +10,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ferlab import cli, reports
+from ferlab import reports
 from ferlab.augment import Augmentation
 from ferlab.checkpoint import load_model, parameter_count, save_model
 from ferlab.data import IMAGE_SIZE, SPLITS, Split, available_splits, load_split, split_path
 from ferlab.evaluation import evaluate, predict_logits
 from ferlab.files import UserError, require_writable
+from ferlab.recipe import Recipe
 from ferlab.runtime import (
-    DEVICES,
-    PRECISIONS,
     choose_device,
     choose_precision,
     describe_machine,
     seed_everything,
 )
-from ferlab.training import Recipe, fit
+from ferlab.training import fit
 
 Build = Callable[..., nn.Module]
-
-
-def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
-    """Returns a parser with the flags that the baseline too understands."""
-    parser = cli.parser(description)
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path("processed_data"), help="the split files' folder"
-    )
-    parser.add_argument(
-        "--results-dir", type=Path, default=Path("results"), help="where results are written"
-    )
-    parser.add_argument(
-        "--evaluate",
-        action="store_true",
-        help="train nothing: report saved weights on the splits that are in --data-dir",
-    )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        help="the weights of --evaluate (default: <model>_model.pth in --results-dir)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars, no epoch lines")
-    return parser
-
-
-def training_parser(
-    description: str | None,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
-    precision: str = "auto",
-) -> argparse.ArgumentParser:
-    """Returns a parser with all shared flags; the arguments are the script's defaults."""
-    parser = evaluation_parser(description)
-    group = parser.add_argument_group("training")
-    group.add_argument(
-        "--epochs", type=cli.positive(int), default=epochs, help="passes over the train split"
-    )
-    group.add_argument(
-        "--batch-size", type=cli.positive(int), default=batch_size, help="images a step"
-    )
-    group.add_argument("--lr", type=cli.positive(float), default=lr, help="peak learning rate")
-    group.add_argument(
-        "--weight-decay", type=cli.not_negative(float), default=weight_decay, help="of the matrices"
-    )
-    group.add_argument(
-        "--class-weights",
-        choices=("none", "balanced"),
-        default="none",
-        help="balanced: rare classes weigh more in the loss",
-    )
-    group.add_argument(
-        "--oversample", action="store_true", help="draw every class equally often in training"
-    )
-    group.add_argument(
-        "--augment",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="vary the training faces",
-    )
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default=precision,
-        help="auto: bfloat16 where the machine gains from it",
-    )
-    group.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint of a stopped run"
-    )
-    return parser
 
 
 def run(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ferlab.data import CLASS_NAMES
+from ferlab.pen import SPAN
 from ferlab.sample_dataset import (
     CLIP_SIZE,
     clip_script,
@@ -18,7 +19,6 @@ from ferlab.sample_dataset import (
 from ferlab.sample_faces import (
     ACTION_UNITS,
     EXPRESSIONS,
-    SPAN,
     Identity,
     draw_face,
     random_identity,

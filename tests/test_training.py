@@ -10,7 +10,8 @@ from conftest import make_split
 from ferlab import training
 from ferlab.checkpoint import load_checkpoint
 from ferlab.files import UserError
-from ferlab.training import Recipe, Trainer, fit
+from ferlab.recipe import Recipe, build_optimizer, learning_rate_factor, moving_average
+from ferlab.training import Trainer, fit
 
 TRAIN, VAL = make_split(20, seed=0), make_split(6, seed=1)
 RECIPE = Recipe(
@@ -113,7 +114,7 @@ def test_learns(tmp_path):
 def test_schedule_ends_at_zero(tmp_path):
     rates = [row["lr"] for row in train(tmp_path / "c.pth").history]
     assert rates[-1] == pytest.approx(0, abs=1e-6) and max(rates) <= RECIPE.lr
-    factor = training._schedule(steps=100, warmup=0.1)
+    factor = learning_rate_factor(steps=100, warmup=0.1)
     values = [factor(step) for step in range(101)]
     assert max(values) == values[10] == 1
     assert values[:11] == sorted(values[:11]) and values[10:] == sorted(values[10:], reverse=True)
@@ -200,18 +201,18 @@ def test_balanced_weights_are_inverse_to_the_counts():
 
 def test_moving_average_follows_and_lags():
     averaged, count = [torch.zeros(3)], torch.tensor(1000)
-    update = training._ema(horizon=10)
+    update = moving_average(horizon=10)
     for _ in range(10):
         update(averaged, [torch.ones(3)], count)
     assert averaged[0][0].item() == pytest.approx(1 - 0.9**10)
     none = [torch.zeros(3)]
-    training._ema(horizon=0)(none, [torch.ones(3)], count)
+    moving_average(horizon=0)(none, [torch.ones(3)], count)
     assert none[0][0] == 1
 
 
 def test_biases_and_norms_do_not_decay():
     model = network()
-    decaying, free = training._optimizer(model, RECIPE).param_groups
+    decaying, free = build_optimizer(model, RECIPE).param_groups
     assert all(p.ndim >= 2 for p in decaying["params"]) and decaying["weight_decay"] > 0
     assert all(p.ndim < 2 for p in free["params"]) and free["weight_decay"] == 0
     assert len(decaying["params"]) + len(free["params"]) == len(list(model.parameters()))

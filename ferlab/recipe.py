@@ -1,0 +1,87 @@
+"""What decides a training run, and the parts of the loop that follow from it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run computes, next to the model and the data.
+
+    Attributes:
+        epochs: passes over the train split.
+        batch_size: images a step.
+        lr: peak learning rate.
+        weight_decay: of matrices and filters; biases and norms have none.
+        optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
+        warmup: share of the steps in which the learning rate rises to its peak; it then falls
+            to zero along a cosine (arXiv 1608.03983).
+        label_smoothing: probability spread over all classes.
+        ema_epochs: horizon of the moving average of the weights, in epochs; 0 for none.
+        clip: largest norm of the gradient; 0 for no limit.
+        small_size: height and width of the faces in the first epochs (progressive resizing), where
+            a step costs a fraction of a full one; needs augmentation.
+        small_share: share of the epochs trained at `small_size`; none of them counts as best.
+        augmentation: fields of `Augmentation`, or None for no augmentation.
+        class_weights: "none", or "balanced": a class weighs n / (classes * its count).
+        oversample: draws images so that every class is seen equally often.
+        precision: "float32" or "bfloat16", of the forward and backward pass.
+        seed: of weights, order, augmentation and dropout.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    optimizer: str
+    warmup: float
+    label_smoothing: float
+    ema_epochs: float
+    clip: float
+    small_size: int
+    small_share: float
+    augmentation: dict | None
+    class_weights: str
+    oversample: bool
+    precision: str
+    seed: int
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Returns the optimizer; only parameters of two and more dimensions decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+
+
+def learning_rate_factor(steps: int, warmup: float) -> Callable[[int], float]:
+    """Returns the learning rate's factor as a function of the step: linear up, cosine to zero."""
+    rise = max(1, round(steps * warmup))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+    return factor
+
+
+def moving_average(horizon: float) -> Callable:
+    """Returns the update of a moving average over `horizon` steps, shorter while it is young."""
+
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count) -> None:
+        age = float(count)
+        decay = min(1 - 1 / max(1.0, horizon), (1 + age) / (10 + age))
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
+
+    return update
