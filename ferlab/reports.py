@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -147,14 +148,30 @@ def _run_facts(record: dict) -> dict[str, str]:
     if "epochs" in run:
         facts["epochs"] = f"{run['epochs']}, best {run['best_epoch']}"
         facts["speed"] = f"{run['seconds']:,.0f} s, {run['images_per_second']:,} images/s"
-        facts["recipe"] = ", ".join(f"{k} {v}" for k, v in run["recipe"].items() if k != "seed")
+        facts["recipe"] = _recipe(run["recipe"])
     facts["device"] = f"{run['device']} ({run['device_name']}, {run['threads']} threads)"
     facts["versions"] = ", ".join(f"{k} {run[k]}" for k in ("python", "torch", "torchvision"))
     return facts
 
 
+def _recipe(recipe: dict) -> str:
+    """Returns the hyperparameters that are not at rest, without those told elsewhere."""
+    plain = {k: v for k, v in recipe.items() if k not in ("seed", "epochs", "augmentation")}
+    augmentation = [
+        key if value is True else f"{key} {value:g}"
+        for key, value in (recipe["augmentation"] or {}).items()
+        if value
+    ]
+    told = [f"{key} {value:g}" for key, value in plain.items() if type(value) in (int, float)]
+    told += [f"{key} {value}" for key, value in plain.items() if type(value) in (str, bool)]
+    return f"{', '.join(told)}; augmentation {', '.join(augmentation) or 'none'}"
+
+
 def _pairs(facts: dict[str, object]) -> list[str]:
-    return [f"{label:18} {value}" for label, value in facts.items()]
+    lines = []
+    for label, value in facts.items():
+        lines += textwrap.wrap(f"{label:18} {value}", 100, subsequent_indent=" " * 19)
+    return lines
 
 
 def _short(value: float) -> float:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ferlab import reports
 from ferlab.augment import Augmentation
-from ferlab.checkpoint import load_model, parameter_count, save_model
+from ferlab.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.data import IMAGE_SIZE, SPLITS, Split, available_splits, load_split, split_path
 from ferlab.evaluation import evaluate, predict_logits
 from ferlab.files import UserError, require_writable
@@ -68,6 +68,11 @@ def run(
 
     splits = load_splits(args.data_dir, required=("train", "val"))
     train, val = splits["train"], splits["val"]
+    checkpoint = args.results_dir / f"{name}_checkpoint.pth"
+    if args.resume and args.precision == "auto":  # whatever was measured when the run began
+        precision = load_checkpoint(checkpoint)["recipe"]["precision"]
+    else:
+        precision = str(choose_precision(args.precision, device)).removeprefix("torch.")
     recipe = Recipe(
         epochs=args.epochs,
         batch_size=args.batch_size,
@@ -83,7 +88,7 @@ def run(
         augmentation=asdict(augmentation) if args.augment else None,
         class_weights=args.class_weights,
         oversample=args.oversample,
-        precision=str(choose_precision(args.precision, device)).removeprefix("torch."),
+        precision=precision,
         seed=args.seed,
     )
     config = {**config, "classes": len(train.class_names)}
@@ -94,7 +99,7 @@ def run(
         train.to(device),
         val.to(device),
         recipe,
-        checkpoint=args.results_dir / f"{name}_checkpoint.pth",
+        checkpoint=checkpoint,
         resume=args.resume,
         quiet=args.quiet,
         report=(lambda line: None) if args.quiet else print,

@@ -122,7 +122,8 @@ class Trainer:
     def small_size(self) -> int | None:
         """The faces' size in the next epoch, None for full size; the last epoch is always full."""
         small_epochs = int(self.recipe.small_share * self.recipe.epochs)
-        return self.recipe.small_size if len(self.history) < small_epochs else None
+        small = self.augment is not None and len(self.history) < small_epochs
+        return self.recipe.small_size if small else None
 
     def order(self) -> torch.Tensor:
         """Returns int64 `(steps, batch)`: the images of each step of the next epoch."""

@@ -131,6 +131,26 @@ def test_ctrl_c_keeps_the_last_epoch_and_resume_goes_on(data_dir, tmp_path):
     assert not (tmp_path / "advanced_model.pth").exists()
 
 
+def test_killed_run_resumes_to_the_same_bits(data_dir, tmp_path):
+    args = ["--data-dir", data_dir, "--epochs", "6", "--batch-size", "40", "--results-dir"]
+    assert run_script("advanced_network.py", *args, tmp_path / "whole").returncode == 0
+    parts = tmp_path / "parts"
+    command = [sys.executable, ROOT / "advanced_network.py", *map(str, args), parts]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (parts / "advanced_checkpoint.pth").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    result = run_script("advanced_network.py", *args, parts, "--resume")
+    assert result.returncode == 0 and "resumed from" in result.stdout, result.stderr
+    whole, resumed = (
+        torch.load(folder / "advanced_model.pth")["state_dict"]
+        for folder in (tmp_path / "whole", parts)
+    )
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
 # -- what is refused ---------------------------------------------------------------------------
 
 

@@ -111,6 +111,17 @@ def test_learns(tmp_path):
     assert max(row["val_accuracy"] for row in result.history) > 0.6  # chance is 0.14
 
 
+def test_small_faces_come_first_and_only_with_augmentation(tmp_path):
+    sizes = []
+    trainer = Trainer(network(), TRAIN, RECIPE)
+    for _ in range(RECIPE.epochs):
+        sizes.append(trainer.small_size)
+        trainer.history.append({})
+    assert sizes == [32, 32, None, None]
+    assert Trainer(network(), TRAIN, change(augmentation=None)).small_size is None
+    assert Trainer(network(), TRAIN, change(epochs=1)).small_size is None
+
+
 def test_schedule_ends_at_zero(tmp_path):
     rates = [row["lr"] for row in train(tmp_path / "c.pth").history]
     assert rates[-1] == pytest.approx(0, abs=1e-6) and max(rates) <= RECIPE.lr
