@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ferlab.files import UserError
 
+RESULTS_DIR = Path("results")  # of the full dataset; committed, weights included
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -37,13 +38,17 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
     return wrapped
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the description's lines, and shows the defaults that tell something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default is None or action.default is False or "(default" in action.help
+        return action.help if told else super()._get_help_string(action)
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Returns a parser whose help is the script's docstring, with each flag's default shown."""
-
-    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
-
-    return argparse.ArgumentParser(description=description, formatter_class=Formatter)
+    return argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
 
 
 def positive(kind: type) -> Callable[[str], float]:
@@ -87,7 +92,7 @@ def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
         "--data-dir", type=Path, default=Path("processed_data"), help="the split files' folder"
     )
     result.add_argument(
-        "--results-dir", type=Path, default=Path("results"), help="where results are written"
+        "--results-dir", type=Path, default=RESULTS_DIR, help="where results are written"
     )
     result.add_argument(
         "--evaluate",
@@ -97,7 +102,8 @@ def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument(
         "--weights",
         type=Path,
-        help="the weights of --evaluate (default: <model>_model.pth in --results-dir)",
+        help="the weights of --evaluate (default: <model>_model.pth in --results-dir, else in "
+        f"{RESULTS_DIR})",
     )
     result.add_argument("--seed", type=int, default=0, help="of everything random")
     result.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")

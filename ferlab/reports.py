@@ -144,6 +144,7 @@ def _run_facts(record: dict) -> dict[str, str]:
     facts = {"command": run["command"]}
     if "evaluated_by" in run:
         facts["evaluated by"] = run["evaluated_by"]
+        facts["weights"] = run["weights"]
     facts |= {"seed": run["seed"], "parameters": f"{record['parameters']:,}"}
     if "epochs" in run:
         facts["epochs"] = f"{run['epochs']}, best {run['best_epoch']}"

@@ -13,6 +13,7 @@ from torch import nn
 from ferlab import reports
 from ferlab.augment import Augmentation
 from ferlab.checkpoint import load_checkpoint, load_model, parameter_count, save_model
+from ferlab.cli import RESULTS_DIR
 from ferlab.data import IMAGE_SIZE, SPLITS, Split, available_splits, load_split, split_path
 from ferlab.evaluation import evaluate, predict_logits
 from ferlab.files import UserError, require_writable
@@ -134,10 +135,13 @@ def report_saved(
     name: str, title: str, build: Build, args: argparse.Namespace, device: torch.device
 ) -> int:
     """Writes the reports of saved weights, training nothing."""
-    path = args.weights or args.results_dir / f"{name}_model.pth"
+    file = f"{name}_model.pth"
+    places = [args.results_dir / file, RESULTS_DIR / file]
+    path = args.weights or next((p for p in places if p.is_file()), places[0])
     model, content = load_model(path, name, build)
+    print(f"weights: {path}")
     splits = load_splits(args.data_dir, class_names=tuple(content["class_names"]))
-    record = {**content["run"], "evaluated_by": command_line()}
+    record = {**content["run"], "evaluated_by": command_line(), "weights": str(path)}
     return report(name, title, model, splits, record, args, device)
 
 

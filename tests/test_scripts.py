@@ -102,6 +102,19 @@ def test_evaluate_repeats_the_numbers_without_training(results, data_dir, tmp_pa
     assert not list(out.glob("*_model.pth"))
 
 
+def test_evaluate_elsewhere_takes_the_reference_weights(
+    capsys, results, data_dir, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(results, tmp_path / "results")
+    args = ["--evaluate", "--data-dir", str(data_dir), "--results-dir", "other", "--quiet"]
+    assert softmax.main(args) == 0
+    assert "weights: results/softmax_model.pth" in capsys.readouterr().out
+    shutil.copy(results / "softmax_model.pth", tmp_path / "other")
+    assert softmax.main(args) == 0
+    assert "weights: other/softmax_model.pth" in capsys.readouterr().out
+
+
 def test_resume_of_a_finished_run_writes_the_same_weights(results, data_dir, tmp_path):
     for file in ("softmax_checkpoint.pth", "softmax_model.pth"):
         shutil.copy(results / file, tmp_path)
@@ -172,7 +185,8 @@ def test_missing_split(capsys, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_evaluate_without_weights(capsys, data_dir, tmp_path, name):
+def test_evaluate_without_weights(capsys, data_dir, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
     line = refused(
         capsys, SCRIPTS[name], "--evaluate", "--data-dir", data_dir, "--results-dir", tmp_path
     )
