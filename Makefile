@@ -14,7 +14,6 @@ SOURCE ?= data/face-expression-recognition-dataset
 DOWNLOAD ?=
 DATA ?= processed_data
 RESULTS ?= results
-CNN_FLAGS ?=
 
 SPLITS := $(DATA)/dataset.json
 BASELINE := $(RESULTS)/baseline_metrics.json
@@ -31,7 +30,7 @@ all: $(RESULTS)/comparison.txt  ## the whole pipeline on the Kaggle dataset
 
 demo:  ## the whole pipeline on drawn faces, below results/sample/
 	$(MAKE) all SOURCE=data/sample DOWNLOAD=--sample DATA=processed_data/sample \
-	  RESULTS=results/sample CNN_FLAGS="$(DEMO_CNN_FLAGS)"
+	  RESULTS=results/sample
 
 $(SOURCE): | $(VENV)/.installed
 	$(PY) download_dataset.py $(DOWNLOAD)
@@ -49,7 +48,7 @@ $(MLP): $(SPLITS) basic_nn.py
 	$(PY) basic_nn.py $(STAGE_FLAGS)
 
 $(CNN): $(SPLITS) advanced_network.py
-	$(PY) advanced_network.py $(STAGE_FLAGS) $(CNN_FLAGS)
+	$(PY) advanced_network.py $(STAGE_FLAGS)
 
 $(RESULTS)/comparison.txt: $(MODELS) compare_results.py
 	$(PY) compare_results.py --results-dir $(RESULTS)

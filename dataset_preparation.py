@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
         help="the dataset's folder",
     )
     parser.add_argument(
-        "--data-dir", type=Path, default=Path("processed_data"), help="where the splits are written"
+        "--data-dir", type=Path, default=cli.DATA_DIR, help="where the splits are written"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the val/test split")
     parser.add_argument(
@@ -186,7 +186,10 @@ def main(argv: list[str] | None = None) -> int:
         save_split(split, split_path(args.data_dir, name))
     write_text(args.data_dir / "dataset.json", json.dumps(description, indent=2) + "\n")
     print(summary(description))
-    print(f"wrote {args.data_dir}; next: python baseline.py")
+    other = args.data_dir != cli.DATA_DIR  # then its results must not go over the committed ones
+    results_dir = cli.RESULTS_DIR / args.data_dir.name if other else cli.RESULTS_DIR
+    following = cli.stage_command("baseline.py", args.data_dir, results_dir)
+    print(f"wrote {args.data_dir}; next: {following}")
     return 0
 
 

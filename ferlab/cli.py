@@ -3,12 +3,14 @@
 import argparse
 import functools
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ferlab.files import UserError
 
+DATA_DIR = Path("processed_data")
 RESULTS_DIR = Path("results")  # of the full dataset; committed, weights included
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -88,9 +90,7 @@ def share(text: str) -> float:
 def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
     """Returns a parser with the flags that the baseline too understands."""
     result = parser(description)
-    result.add_argument(
-        "--data-dir", type=Path, default=Path("processed_data"), help="the split files' folder"
-    )
+    result.add_argument("--data-dir", type=Path, default=DATA_DIR, help="the split files' folder")
     result.add_argument(
         "--results-dir", type=Path, default=RESULTS_DIR, help="where results are written"
     )
@@ -156,3 +156,11 @@ def training_parser(
         "--resume", action="store_true", help="go on from the checkpoint of a stopped run"
     )
     return result
+
+
+def stage_command(script: str, data_dir: Path = DATA_DIR, results_dir: Path = RESULTS_DIR) -> str:
+    """Returns the command of a stage, with its folders where they are not the default ones."""
+    words = ["python", script]
+    words += [] if data_dir == DATA_DIR else ["--data-dir", str(data_dir)]
+    words += [] if results_dir == RESULTS_DIR else ["--results-dir", str(results_dir)]
+    return shlex.join(words)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ferlab.checkpoint import script_of
+from ferlab.cli import stage_command
 from ferlab.files import atomic_path, write_text
 from ferlab.plots import plot_confusion_matrix, plot_curves
 
@@ -66,11 +67,13 @@ def last_split(record: dict) -> str:
     return next(split for split in ("test", "val", "train") if split in record)
 
 
-def next_command(name: str) -> str:
+def next_command(name: str, data_dir: Path, results_dir: Path) -> str:
     """Returns the command of the stage after the model called `name`."""
     script = script_of(name)
-    following = STAGES.index(script) + 1 if script in STAGES[:-1] else -1
-    return f"python {STAGES[following]}"
+    following = STAGES[STAGES.index(script) + 1] if script in STAGES[:-1] else STAGES[-1]
+    if following == STAGES[-1]:
+        return stage_command(following, results_dir=results_dir)
+    return stage_command(following, data_dir, results_dir)
 
 
 def results_text(record: dict, data_dir: str | os.PathLike) -> str:

@@ -179,7 +179,8 @@ def report(
     text = reports.write_results(args.results_dir, record, args.data_dir)
     if not args.quiet:
         print(text)
-    print(f"wrote {args.results_dir}/{name}_*; next: {reports.next_command(name)}")
+    following = reports.next_command(name, args.data_dir, args.results_dir)
+    print(f"wrote {args.results_dir}/{name}_*; next: {following}")
     return 0
 
 
