@@ -9,6 +9,7 @@ from torch import nn
 from ferlab.data import IMAGE_SIZE, MEAN, STD, load_tensors, save_tensors
 from ferlab.files import UserError
 
+MODEL_KEYS = {"model", "config", "state_dict", "class_names", "normalisation", "run"}
 CHECKPOINT_KEYS = {
     "recipe", "data", "model", "ema", "optimizer", "scheduler", "random", "history", "best",
 }  # fmt: skip
@@ -64,7 +65,7 @@ def load_model(
     path = Path(path)
     remedy = f"train it with: python {script_of(name)}"
     content = load_tensors(path, remedy)
-    if not {"model", "config", "state_dict", "class_names", "normalisation"} <= content.keys():
+    if not content.keys() >= MODEL_KEYS:
         raise UserError(f"{path} is not a weights file of this project; {remedy}")
     if content["model"] != name:
         raise UserError(f"{path} holds weights of {content['model']}, not of {name}; {remedy}")

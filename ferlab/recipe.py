@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ferlab.data import IMAGE_SIZE
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -39,17 +41,17 @@ class Recipe:
     lr: float
     weight_decay: float
     optimizer: str
-    warmup: float
-    label_smoothing: float
-    ema_epochs: float
-    clip: float
-    small_size: int
-    small_share: float
-    augmentation: dict | None
-    class_weights: str
-    oversample: bool
-    precision: str
-    seed: int
+    warmup: float = 0.1
+    label_smoothing: float = 0.0
+    ema_epochs: float = 0.0
+    clip: float = 0.0
+    small_size: int = IMAGE_SIZE
+    small_share: float = 0.0
+    augmentation: dict | None = None
+    class_weights: str = "none"
+    oversample: bool = False
+    precision: str = "float32"
+    seed: int = 0
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

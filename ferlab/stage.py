@@ -14,7 +14,7 @@ from ferlab import reports
 from ferlab.augment import Augmentation
 from ferlab.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.cli import RESULTS_DIR
-from ferlab.data import IMAGE_SIZE, SPLITS, Split, available_splits, load_split, split_path
+from ferlab.data import SPLITS, Split, available_splits, load_split, split_path
 from ferlab.evaluation import evaluate, predict_logits
 from ferlab.files import UserError, require_writable
 from ferlab.recipe import Recipe
@@ -37,13 +37,7 @@ def run(
     args: argparse.Namespace,
     *,
     augmentation: Augmentation,
-    optimizer: str,
-    warmup: float = 0.1,
-    label_smoothing: float = 0.0,
-    ema_epochs: float = 0.0,
-    clip: float = 0.0,
-    small_share: float = 0.0,
-    small_size: int = IMAGE_SIZE,
+    **recipe_fields: str | float,
 ) -> int:
     """Trains and reports one model, or with `--evaluate` only reports its saved weights.
 
@@ -53,8 +47,8 @@ def run(
         build: makes the network from `config` and `classes`, the number of classes.
         config: the network's hyperparameters, plain types.
         args: the parsed flags of `training_parser`.
-        augmentation, optimizer, warmup, label_smoothing, ema_epochs, clip, small_share, small_size:
-            see `Recipe`.
+        augmentation: of the train split, unless a flag turns it off.
+        recipe_fields: fields of `Recipe` that no flag sets, `optimizer` at least.
 
     Returns:
         The exit code.
@@ -79,18 +73,12 @@ def run(
         batch_size=args.batch_size,
         lr=args.lr,
         weight_decay=args.weight_decay,
-        optimizer=optimizer,
-        warmup=warmup,
-        label_smoothing=label_smoothing,
-        ema_epochs=ema_epochs,
-        clip=clip,
-        small_size=small_size,
-        small_share=small_share,
         augmentation=asdict(augmentation) if args.augment else None,
         class_weights=args.class_weights,
         oversample=args.oversample,
         precision=precision,
         seed=args.seed,
+        **recipe_fields,
     )
     config = {**config, "classes": len(train.class_names)}
     seed_everything(args.seed, device)
