@@ -6,7 +6,7 @@
 Both sides end with the same thing: every picture as float32 `(1, 48, 48)` in [-1, 1], stacked,
 with its label. The plain loop is what tutorials write: torchvision's ImageFolder and transforms
 a picture at a time, with and without two worker processes. The preparation's side does more:
-it also finds duplicates, splits, and checks; writing the files is timed apart.
+it also finds duplicates, splits, and checks. Writing the files is not timed.
 """
 
 import statistics

@@ -148,7 +148,8 @@ def plot_comparison(
             axes.errorbar(values, places + shift, xerr=errors, fmt="none", ecolor=DARK, lw=1.3)
             for place, value, end in zip(places, values, np.maximum(values, high), strict=True):
                 at = (end + 0.008, place + shift)
-                text = axes.text(*at, _percent(value), va="center", color=colour, zorder=4)
+                share = f"{100 * value:.1f} %"
+                text = axes.text(*at, share, va="center", color=colour, zorder=4)
                 text.set_bbox({"fc": "white", "ec": "none", "pad": 1})
         beside = {"transform": axes.get_yaxis_transform(), "va": "center"}
         for place, row in zip(places, rows, strict=True):

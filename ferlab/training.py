@@ -57,6 +57,8 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.generator = seed_everything(recipe.seed, self.device)
         self.batch_size = min(recipe.batch_size, len(train))
+        if self.batch_size < 2:
+            raise UserError("a step needs two images or more, for batch norm; raise --batch-size")
         self.steps_an_epoch = len(train) // self.batch_size
         self.precision = getattr(torch, recipe.precision)
         self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
@@ -229,7 +231,8 @@ def fit(
     CPU machine ends bit for bit where an undisturbed run ends.
 
     Raises:
-        UserError: non-finite loss, or a checkpoint that is missing or does not fit.
+        UserError: non-finite loss, too little memory, or a checkpoint that is missing or does not
+            fit.
         KeyboardInterrupt: on Ctrl-C; its text says how to go on.
     """
     trainer = Trainer(model, train, recipe)
@@ -253,6 +256,10 @@ def fit(
         done = len(trainer.history)
         hint = f"epoch {done} is in {checkpoint}; go on with --resume" if done else "no epoch done"
         raise KeyboardInterrupt(hint) from interrupt
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{trainer.device} has too little memory for a step; lower --batch-size"
+        ) from error
     trainer.model.load_state_dict(trainer.best["weights"])
     images = recipe.epochs * trainer.steps_an_epoch * trainer.batch_size
     return Fit(

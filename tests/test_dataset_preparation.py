@@ -202,6 +202,11 @@ def test_too_few_pictures_to_split(capsys, tmp_path):
     assert "too few pictures" in refused(capsys, tmp_path / "data", tmp_path / "out")
 
 
+def test_target_that_cannot_be_written(capsys, source, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write to folder" in refused(capsys, source, tmp_path / "file" / "out")
+
+
 def test_failure_keeps_the_older_splits(capsys, source, tmp_path):
     target = tmp_path / "out"
     prepare(source, target)
