@@ -23,6 +23,7 @@ SHARES = dict(  # uneven, as in the real set; disgust is less rare, or 3,200 fac
 # HALF_SIDE face units either way of a point CENTRE_Y below the origin.
 HALF_SIDE, CENTRE_Y = 1.0, 0.06
 CLIP_SIZE = (640, 480)
+CLIP_PERSON = sum(PEOPLE.values()) + 6  # somebody who stands in no split
 CLIP_RATE = 30.0
 HOLD, CHANGE = 36, 16  # frames an expression is held, and frames to the next one
 
@@ -34,7 +35,7 @@ def random_activations(expression: str, rng: np.random.Generator) -> dict[int, f
     and units of other expressions twitch.
     """
     units = EXPRESSIONS[expression]
-    strength = rng.uniform(0.3, 1.0)
+    strength = rng.uniform(0.35, 1.0)
     activations = {}
     for unit in ACTION_UNITS:
         if unit in units and rng.random() > 0.08:
@@ -88,12 +89,12 @@ def sample_face(expression: str, person: int, rng: np.random.Generator) -> np.nd
     identity = random_identity(np.random.default_rng(person))
     identity = replace(identity, glasses=identity.glasses and rng.random() < 0.8)
     big = 2 * IMAGE_SIZE
-    drawing = draw_face(identity, random_activations(expression, rng), 144, rng.normal(0, 0.45))
-    unit = big / (2 * HALF_SIDE) * rng.uniform(0.85, 1.15)
-    shift = rng.normal(0, 0.05, 2) * big - (0, CENTRE_Y * unit)
+    drawing = draw_face(identity, random_activations(expression, rng), 144, rng.normal(0, 0.35))
+    unit = big / (2 * HALF_SIDE) * rng.uniform(0.92, 1.08)
+    shift = rng.normal(0, 0.025, 2) * big - (0, CENTRE_Y * unit)
     centre = (big / 2 + shift[0], big / 2 + shift[1])
     background = random_background(big, big, rng)
-    picture = place(drawing, background, centre, unit, roll=rng.normal(0, 9))
+    picture = place(drawing, background, centre, unit, roll=rng.normal(0, 5))
     if rng.random() < 0.08:  # a hand before the face
         spot, size = rng.uniform(0.2, 0.8, 2) * big, rng.uniform(0.1, 0.2, 2) * big
         skin = tuple(0.8 * channel for channel in identity.skin)
@@ -162,7 +163,7 @@ def write_sample_clip(folder: Path, seed: int = 0, quiet: bool = False) -> None:
     background = random_background(height, width, rng)
     noise = rng.normal(0, 4, (height, width, 3))
     background = (background * 0.6 + 40 + noise).clip(0, 255).astype(np.uint8)
-    identity = replace(random_identity(np.random.default_rng(7)), glasses=False)
+    identity = replace(random_identity(np.random.default_rng(CLIP_PERSON)), glasses=False)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "clip.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), CLIP_RATE, CLIP_SIZE)

@@ -6,9 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from ferlab import sample_dataset
 from ferlab.data import CLASS_NAMES
+from ferlab.files import UserError
 from ferlab.pen import SPAN
 from ferlab.sample_dataset import (
+    CLIP_PERSON,
     CLIP_SIZE,
     clip_script,
     random_activations,
@@ -130,6 +133,27 @@ def test_dataset_is_kaggles_layout_and_repeatable(tmp_path):
     assert sum(name.startswith("images/train/") for name in a) == pytest.approx(60, abs=3)
     assert not any("/test/" in name for name in a)
     assert len(set(a.values())) == len(a)
+
+
+def test_nobody_stands_in_two_splits_or_in_the_clip(tmp_path, monkeypatch):
+    people = []
+
+    def note(expression, person, rng):
+        people.append(person)
+        return np.zeros((48, 48), np.uint8)
+
+    monkeypatch.setattr(sample_dataset, "sample_face", note)
+    write_sample_dataset(tmp_path, quiet=True)
+    train = len(list((tmp_path / "images" / "train").rglob("*.png")))
+    assert 300 < len(set(people[:train])) and 150 < len(set(people[train:]))
+    assert not set(people[:train]) & set(people[train:])
+    assert CLIP_PERSON not in people
+
+
+def test_video_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoWriter_fourcc", lambda *letters: 0x7A7A7A7A)  # no such codec
+    with pytest.raises(UserError, match="mp4v"):
+        write_sample_clip(tmp_path, quiet=True)
 
 
 def test_clip_script_shows_every_expression_fully():
