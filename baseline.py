@@ -2,6 +2,8 @@
 
     python baseline.py
 
+@attains@
+
 What every accuracy has to be read against: on unequal classes it is right far more often than
 one time in seven, and knows nothing.
 """

@@ -2,6 +2,8 @@
 
     python basic_nn.py
 
+@attains@
+
 Every hidden unit sees all pixels at once, so a smile in one place teaches it nothing about a
 smile elsewhere; that is what the CNN adds.
 """

@@ -3,6 +3,8 @@
     python softmax.py
     python softmax.py --evaluate --data-dir other_data --results-dir other_results
 
+@attains@
+
 Each class has one weight a pixel; the weights of a class, drawn as a picture, are the template
 that the class is recognised by. It knows no shape that may stand elsewhere in the picture.
 """
