@@ -2,7 +2,7 @@
 
     python baseline.py
 
-@attains@
+Attains 0.250 on the test split of the real dataset, in a second.
 
 What every accuracy has to be read against: on unequal classes it is right far more often than
 one time in seven, and knows nothing.
