@@ -61,7 +61,9 @@ def test_results_contract(results, data_dir, name):
         assert numbers["n"] == matrix.sum() == len(data)
         assert numbers["accuracy"] == pytest.approx(matrix.trace() / matrix.sum())
         low, high = numbers["accuracy_interval"]
-        assert low < numbers["accuracy"] < high
+        assert 0 <= low < high <= 1 and low <= numbers["accuracy"] <= high
+        inside = low < numbers["accuracy"] < high
+        assert inside == (0 < numbers["accuracy"] < 1), "Wilson's interval ends at 0 and 1 alone"
         if split != "train":
             preds = predictions[f"{split}_probs"].argmax(1)
             assert (preds == data.labels.numpy()).mean() == pytest.approx(numbers["accuracy"])
