@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         **describe_machine(device),
     }
     path = args.results_dir / f"{name}_model.pth"
-    save_model(path, name, model, {"classes": len(counts)}, train.class_names, record)
-    return stage.report(name, title, model, splits, record, args, device)
+    save_model(path, name, model, {"classes": len(counts)}, train.class_names, 1.0, record)
+    return stage.report(name, title, model, 1.0, splits, record, args, device)
 
 
 if __name__ == "__main__":

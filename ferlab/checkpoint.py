@@ -9,7 +9,9 @@ from torch import nn
 from ferlab.data import IMAGE_SIZE, MEAN, STD, load_tensors, save_tensors
 from ferlab.files import UserError
 
-MODEL_KEYS = {"model", "config", "state_dict", "class_names", "normalisation", "run"}
+MODEL_KEYS = {
+    "model", "config", "state_dict", "class_names", "normalisation", "temperature", "run",
+}  # fmt: skip
 CHECKPOINT_KEYS = {
     "recipe", "data", "model", "ema", "optimizer", "scheduler", "random", "history", "best",
 }  # fmt: skip
@@ -26,6 +28,7 @@ def save_model(
     model: nn.Module,
     config: dict,
     class_names: tuple[str, ...],
+    temperature: float,
     run: dict,
 ) -> None:
     """Writes weights with all that is needed to use them, in plain types.
@@ -36,6 +39,7 @@ def save_model(
         model: the network.
         config: keyword arguments that build it.
         class_names: what its outputs mean.
+        temperature: by which to divide its logits (see `calibration.fit_temperature`).
         run: how it was trained, for reports.
     """
     weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}
@@ -46,6 +50,7 @@ def save_model(
         "class_names": list(class_names),
         "image_size": IMAGE_SIZE,
         "normalisation": {"mean": MEAN, "std": STD},
+        "temperature": temperature,
         "run": run,
     }
     save_tensors(content, path)

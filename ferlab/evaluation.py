@@ -15,7 +15,10 @@ CONFIDENCE = 0.95
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, images: torch.Tensor, precision: torch.dtype = torch.float32
+    model: nn.Module,
+    images: torch.Tensor,
+    precision: torch.dtype = torch.float32,
+    mirror: bool = True,
 ) -> torch.Tensor:
     """Returns the network's logits, averaged over each image and its mirror image.
 
@@ -23,6 +26,7 @@ def predict_logits(
         model: the network; is put in eval mode.
         images: float32 `(N, 1, 48, 48)` in [-1, 1], on the network's device.
         precision: of the computation.
+        mirror: False looks at the images alone, as the live program does.
 
     Returns:
         float32 `(N, classes)`.
@@ -31,8 +35,9 @@ def predict_logits(
     parts = []
     for batch in images.split(BATCH):
         with autocast(batch.device, precision):
-            parts.append(model(batch).float() + model(batch.flip(-1)).float())
-    return torch.cat(parts) / 2
+            logits = model(batch).float()
+            parts.append((logits + model(batch.flip(-1)).float()) / 2 if mirror else logits)
+    return torch.cat(parts)
 
 
 def evaluate(

@@ -112,12 +112,14 @@ def _split_table(record: dict, splits: list[str]) -> list[str]:
         "macro precision": ("macro_precision", None),
         "macro recall": ("macro_recall", None),
         "macro F1": ("macro_f1", "macro_f1_interval"),
+        "calibration error": ("ece", None),
+        "... after temperature": ("ece_calibrated", None),
     }
     lines = [f"{'[95 % interval]':27}" + "".join(f"{split:>24}" for split in splits)]
     for label, (key, interval) in rows.items():
         cells = []
         for split in splits:
-            cell = f"{record[split][key]:.4f}"
+            cell = f"{record[split][key]:.4f}" if key in record[split] else "-"
             if interval:
                 low, high = record[split][interval]
                 cell += f" [{low:.4f}, {high:.4f}]"
@@ -153,6 +155,7 @@ def _run_facts(record: dict) -> dict[str, str]:
         facts["epochs"] = f"{run['epochs']}, best {run['best_epoch']}"
         facts["speed"] = f"{run['seconds']:,.0f} s, {run['images_per_second']:,} images/s"
         facts["recipe"] = _recipe(run["recipe"])
+    facts["temperature"] = f"{run['temperature']:.3f}, fitted on val, one view a face"
     facts["device"] = f"{run['device']} ({run['device_name']}, {run['threads']} threads)"
     facts["versions"] = ", ".join(f"{k} {run[k]}" for k in ("python", "torch", "torchvision"))
     return facts

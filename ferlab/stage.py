@@ -12,6 +12,7 @@ from torch import nn
 
 from ferlab import reports
 from ferlab.augment import Augmentation
+from ferlab.calibration import calibration_error, fit_temperature
 from ferlab.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.cli import RESULTS_DIR
 from ferlab.data import SPLITS, Split, available_splits, load_split, split_path
@@ -107,16 +108,19 @@ def run(
         "recipe": asdict(recipe),
         **describe_machine(device),
     }
+    one_view = predict_logits(result.model, val.images.to(device), mirror=False)
+    temperature = fit_temperature(one_view.cpu().numpy(), val.labels.numpy())
     save_model(
         args.results_dir / f"{name}_model.pth",
         name,
         result.model,
         config,
         train.class_names,
+        temperature,
         run_record,
     )
     reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)
-    return report(name, title, result.model, splits, run_record, args, device)
+    return report(name, title, result.model, temperature, splits, run_record, args, device)
 
 
 def report_saved(
@@ -130,13 +134,14 @@ def report_saved(
     print(f"weights: {path}")
     splits = load_splits(args.data_dir, class_names=tuple(content["class_names"]))
     record = {**content["run"], "evaluated_by": command_line(), "weights": str(path)}
-    return report(name, title, model, splits, record, args, device)
+    return report(name, title, model, content["temperature"], splits, record, args, device)
 
 
 def report(
     name: str,
     title: str,
     model: nn.Module,
+    temperature: float,
     splits: dict[str, Split],
     run_record: dict,
     args: argparse.Namespace,
@@ -159,9 +164,14 @@ def report(
         metrics[split_name] = evaluate(labels, probs, class_names, majority)
         metrics[split_name]["digest"] = split.digest()
         if split_name != "train":
+            one_view = predict_logits(model, split.images.to(device), mirror=False)
+            for key, divisor in (("ece", 1.0), ("ece_calibrated", temperature)):
+                confidence = (one_view / divisor).softmax(1).cpu().numpy()
+                metrics[split_name][key] = calibration_error(confidence, labels)
             predictions[f"{split_name}_labels"] = labels.astype("int8")
             predictions[f"{split_name}_probs"] = probs
     record = {"model": name, "title": title, "class_names": list(class_names)}
+    run_record = {**run_record, "temperature": temperature}
     record |= {"parameters": run_record["parameters"], **metrics, "run": run_record}
     reports.write_predictions(args.results_dir, name, predictions)
     text = reports.write_results(args.results_dir, record, args.data_dir)
