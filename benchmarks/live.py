@@ -1,0 +1,296 @@
+"""Speed, hit rate and frame age of the live program, beside the loop that tutorials write.
+
+    python benchmarks/live.py
+    python benchmarks/live.py --source video.mp4 --truth faces.csv --sizes 640x480 1280x720
+
+Both read the same video file, find, classify and draw, and write nothing. The plain loop searches
+every whole frame (scale 1.1, 5 neighbours, faces from 30 pixels) and classifies one face at a time
+in float32. The truth is a CSV with the columns first, last, faces: how many faces the frames
+from first to last show; found faces beyond that count as false. The drawn clip brings its own.
+
+Frame age: how old a frame is when it is shown, at a camera that takes 30 frames a second and
+buffers 4, as webcams do.
+"""
+
+import argparse
+import contextlib
+import csv
+import sys
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from advanced_network import CNN  # noqa: E402
+from ferlab import cli  # noqa: E402
+from ferlab.checkpoint import load_model  # noqa: E402
+from ferlab.classifier import Classifier, as_input  # noqa: E402
+from ferlab.faces import HaarDetector, cut_out  # noqa: E402
+from ferlab.files import UserError  # noqa: E402
+from ferlab.live import LiveRun  # noqa: E402
+from ferlab.pipeline import STAGES, Pipeline, share_cores  # noqa: E402
+from ferlab.sample_dataset import write_sample_clip  # noqa: E402
+from ferlab.sources import LiveSource, open_video  # noqa: E402
+from live_inference import make_parser, size  # noqa: E402
+
+CAMERA_RATE, CAMERA_BUFFER = 30.0, 4
+THREADS = torch.get_num_threads()
+
+
+class BufferedCamera:
+    """A stand-in of `cv2.VideoCapture`: keeps the oldest frames that nobody has read yet.
+
+    A frame's number stands in its first two pixels, so that its age can be told at the end.
+    """
+
+    def __init__(self, frames: list[np.ndarray]):
+        self.frames, self.taken = frames, []
+        self.start = time.perf_counter()
+        self.buffer: deque[int] = deque()
+
+    def isOpened(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if len(self.taken) >= 60_000:
+            return False, None
+        self._fill()
+        while not self.buffer:
+            time.sleep(0.0005)
+            self._fill()
+        number = self.buffer.popleft()
+        frame = self.frames[number % len(self.frames)].copy()
+        frame[0, 0], frame[0, 1] = number // 256, number % 256
+        return True, frame
+
+    def _fill(self) -> None:
+        """Takes the pictures that are due; those that find the buffer full are lost."""
+        while (due := self.start + len(self.taken) / CAMERA_RATE) <= time.perf_counter():
+            if len(self.buffer) < CAMERA_BUFFER:
+                self.buffer.append(len(self.taken))
+            self.taken.append(due)
+
+    def age(self, frame: np.ndarray) -> float:
+        """Returns how long ago a frame was taken, seconds."""
+        return time.perf_counter() - self.taken[int(frame[0, 0, 0]) * 256 + int(frame[0, 1, 0])]
+
+
+class AgeGauge:
+    """In the place of a window: notes the age of each frame when it is shown."""
+
+    def __init__(self, camera: BufferedCamera, seconds: float):
+        self.camera, self.end = camera, time.perf_counter() + seconds
+        self.ages: list[float] = []
+        self.run: LiveRun
+
+    def show(self, picture: np.ndarray) -> None:
+        self.ages.append(self.camera.age(self.run.frame.image))
+
+    def key(self, milliseconds: int) -> str:
+        return "q" if time.perf_counter() > self.end else ""
+
+
+class Plain:
+    """The loop that tutorials write."""
+
+    def __init__(self, weights: Path):
+        self.model, content = load_model(weights, "advanced", CNN)
+        self.names = content["class_names"]
+        self.detector = HaarDetector(width=0)
+
+    def __call__(self, frame: np.ndarray) -> tuple[int, float]:
+        """Handles a frame; returns the number of faces and the seconds of classification."""
+        gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        boxes, spent = self.detector(frame, gray), 0.0
+        for x, y, w, h in boxes:
+            start = time.perf_counter()
+            with torch.no_grad():
+                logits = self.model(as_input(cut_out(frame, (x, y, w, h), 0.0))[None])
+            spent += time.perf_counter() - start
+            cv2.rectangle(frame, (x, y), (x + w, y + h), (255, 0, 0), 2)
+            text = self.names[int(logits.argmax())]
+            cv2.putText(frame, text, (x, y - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (255, 0, 0), 2)
+        return len(boxes), spent
+
+
+def all_cores() -> None:
+    """Gives OpenCV and torch the threads they take when nobody says anything."""
+    cv2.setNumThreads(-1)
+    torch.set_num_threads(THREADS)
+
+
+def resized(video: Path, new: tuple[int, int], folder: Path) -> Path:
+    """Writes `video` at another size, its own shape kept between black bars; returns the file."""
+    target = folder / f"{new[0]}x{new[1]}.mp4"
+    source = cv2.VideoCapture(str(video))
+    rate = source.get(cv2.CAP_PROP_FPS)
+    writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, new)
+    while True:
+        there, frame = source.read()
+        if not there:
+            break
+        scale = min(new[0] / frame.shape[1], new[1] / frame.shape[0])
+        inner = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
+        left, top = (new[0] - inner[0]) // 2, (new[1] - inner[1]) // 2
+        canvas = np.zeros((new[1], new[0], 3), np.uint8)
+        canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(frame, inner)
+        writer.write(canvas)
+    writer.release()
+    return target
+
+
+def read_truth(path: Path, frames: int) -> np.ndarray:
+    """Returns int `(frames,)`: how many faces each frame shows."""
+    truth = np.zeros(frames, int)
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            truth[int(row["first"]) : int(row["last"]) + 1] = int(row["faces"])
+    return truth
+
+
+def measure_ours(video: Path, args: argparse.Namespace) -> dict:
+    """Runs the live program over a file; returns its numbers."""
+    share_cores()
+    flags = make_parser().parse_args(["--no-window", "--quiet", "--output", "drawn.mp4"])
+    pipeline = Pipeline(HaarDetector(), Classifier(args.weights, "advanced", CNN), flags.smoothing)
+    counts: list[int] = []
+    with contextlib.ExitStack() as stack:
+        stack.callback(pipeline.close)
+        source = open_video(video)
+        stack.callback(source.close)
+        run = LiveRun(flags, pipeline, source, None, stack)
+        run.video = None  # drawn, not encoded
+        count = run.count
+
+        def note(frame) -> None:
+            counts.append(sum(face.found_at == frame.time_s for face in run.faces))
+            count(frame)
+
+        run.count = note
+        start = time.perf_counter()
+        run.go()
+        took = time.perf_counter() - start
+    stages = {stage: 1e3 * pipeline.seconds[stage] / len(counts) for stage in STAGES}
+    per_face = 1e3 * pipeline.seconds["classification"] / max(1, sum(counts))
+    return {"counts": counts, "rate": len(counts) / took, "stages": stages, "per_face": per_face}
+
+
+def measure_plain(video: Path, args: argparse.Namespace) -> dict:
+    """Runs the plain loop over a file; returns its numbers."""
+    all_cores()
+    plain, capture = Plain(args.weights), cv2.VideoCapture(str(video))
+    counts, spent = [], 0.0
+    start = time.perf_counter()
+    while True:
+        there, frame = capture.read()
+        if not there:
+            break
+        found, seconds = plain(frame)
+        counts.append(found)
+        spent += seconds
+    took = time.perf_counter() - start
+    per_face = 1e3 * spent / max(1, sum(counts))
+    return {"counts": counts, "rate": len(counts) / took, "stages": None, "per_face": per_face}
+
+
+def frame_ages(video: Path, args: argparse.Namespace, seconds: float) -> tuple[float, float]:
+    """Returns the median age of shown frames, milliseconds: of the live program, and plain."""
+    capture, frames = cv2.VideoCapture(str(video)), []
+    while True:
+        there, frame = capture.read()
+        if not there:
+            break
+        frames.append(frame)
+    share_cores()
+    flags = make_parser().parse_args(["--quiet"])
+    with contextlib.ExitStack() as stack:
+        pipeline = Pipeline(
+            HaarDetector(), Classifier(args.weights, "advanced", CNN), flags.smoothing
+        )
+        stack.callback(pipeline.close)
+        camera = BufferedCamera(frames)
+        gauge = AgeGauge(camera, seconds)
+        source = LiveSource("camera", lambda: camera, camera, CAMERA_RATE)
+        stack.callback(source.close)
+        gauge.run = LiveRun(flags, pipeline, source, gauge, stack)
+        gauge.run.go()
+    all_cores()
+    plain, camera, ages = Plain(args.weights), BufferedCamera(frames), []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        _, frame = camera.read()
+        plain(frame)
+        ages.append(camera.age(frame))
+    return 1e3 * float(np.median(gauge.ages)), 1e3 * float(np.median(ages))
+
+
+def report(name: str, result: dict, truth: np.ndarray | None) -> str:
+    """Returns one line of the table."""
+    counts = np.array(result["counts"])
+    line = f"{name:22}{result['rate']:9.1f}{counts.mean():13.3f}"
+    if truth is None:
+        line += f"{'-':>10}{'-':>8}"
+    else:
+        hits = np.minimum(counts, truth).sum() / max(1, truth.sum())
+        line += f"{100 * hits:8.1f} %{np.maximum(counts - truth, 0).mean():8.3f}"
+    return line + f"{result['per_face']:9.2f}"
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--source", type=Path, help="a video file; by default the drawn clip")
+    parser.add_argument("--truth", type=Path, help="CSV: first, last, faces")
+    parser.add_argument(
+        "--sizes", type=size, nargs="+", default=[(640, 480), (1280, 720)], help="to measure at"
+    )
+    parser.add_argument(
+        "--weights", type=Path, default=cli.RESULTS_DIR / "advanced_model.pth", help="of the CNN"
+    )
+    parser.add_argument(
+        "--age-seconds", type=cli.not_negative(float), default=15, help="of the camera; 0: none"
+    )
+    args = parser.parse_args(argv)
+    if args.source and not args.source.is_file():
+        raise UserError(f"{args.source} is missing; name a video file with --source")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        video = args.source or folder / "clip.mp4"
+        if not args.source:
+            write_sample_clip(folder)
+        for width, height in args.sizes:
+            clip = resized(video, (width, height), folder)
+            ours, plain = measure_ours(clip, args), measure_plain(clip, args)
+            frames, truth = len(plain["counts"]), None
+            if args.truth:
+                truth = read_truth(args.truth, frames)
+            elif not args.source:
+                truth = np.ones(frames, int)
+            print(f"\n{width}x{height}, {frames} frames")
+            print(
+                f"{'':22}{'frames/s':>9}{'faces/frame':>13}{'found':>10}{'false':>8}{'ms/face':>9}"
+            )
+            print(report("live_inference.py", ours, truth))
+            print(report("plain loop", plain, truth))
+            print(f"ratio of speeds: {ours['rate'] / plain['rate']:.1f}")
+            stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in ours["stages"].items())
+            print(f"milliseconds a frame: {stages}")
+            if args.age_seconds:
+                fresh, old = frame_ages(clip, args, args.age_seconds)
+                print(f"median age of a shown frame: {fresh:.0f} ms, plain loop {old:.0f} ms")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

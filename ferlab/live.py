@@ -1,0 +1,209 @@
+"""The live loop: frames in; window, video, CSV and pictures out."""
+
+import argparse
+import contextlib
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ferlab.overlay import draw, label_of
+from ferlab.pipeline import STAGES, Pipeline
+from ferlab.recording import FaceLog, VideoFile, write_picture
+from ferlab.sources import FileSource, Frame, LiveSource
+from ferlab.tracking import Face
+from ferlab.window import Window
+
+
+class Summary:
+    """Counts what a run saw.
+
+    Attributes:
+        frames, faces: how many.
+        seconds_of: time of each expression, over all faces, seconds.
+        ages: of live frames when shown, seconds.
+    """
+
+    def __init__(self) -> None:
+        self.frames = self.faces = 0
+        self.seconds_of: Counter[str] = Counter()
+        self.ages: list[float] = []
+        self.start = time.perf_counter()
+
+    def text(self, seconds: dict[str, float]) -> str:
+        """Returns the lines printed at the end; `seconds` are those of `Pipeline`, by stage."""
+        frames, took = max(1, self.frames), time.perf_counter() - self.start
+        lines = [f"{self.frames:,} frames, {self.faces:,} faces, {self.frames / took:.1f} frames/s"]
+        shares = ", ".join(f"{name} {span:.1f}" for name, span in self.seconds_of.most_common())
+        lines.append(f"seconds of each expression: {shares or 'none'}")
+        stages = ", ".join(f"{stage} {1e3 * seconds[stage] / frames:.1f}" for stage in STAGES)
+        lines.append(f"milliseconds a frame: {stages}")
+        if self.ages:
+            lines.append(f"a frame's age when shown: {1e3 * np.median(self.ages):.0f} ms (median)")
+        return "\n".join(lines)
+
+
+class LiveRun:
+    """One run from a source's first frame to its last.
+
+    Args:
+        args: the parsed flags of `live_inference.py`.
+        pipeline: finds and classifies.
+        source: where frames come from.
+        window: where they are shown, if anywhere.
+        stack: closes the files that are opened here, in whatever way the run ends.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        pipeline: Pipeline,
+        source: FileSource | LiveSource,
+        window: Window | None,
+        stack: contextlib.ExitStack,
+    ):
+        self.args, self.pipeline, self.source, self.window = args, pipeline, source, window
+        self.names = pipeline.classifier.class_names
+        self.log = self.video = None
+        if args.log:
+            self.log = FaceLog(args.log, self.names)
+            stack.callback(self.log.close)
+        if args.output and not source.stills:
+            self.video = VideoFile(args.output, source.rate, steady=source.live)
+            stack.callback(self.video.close)
+        self.bars, self.mirror = True, source.live  # of a camera one expects a mirror
+        self.help = self.paused = False
+        self.frame: Frame | None = None
+        self.faces: list[Face] = []
+        self.picture: np.ndarray | None = None
+        self.origin: float | None = None  # the clock's time at the source's time 0
+        self.frame_seconds = 1 / source.rate
+        self.summary = Summary()
+
+    def go(self) -> None:
+        """Goes through the source until it ends or the user ends it."""
+        limit = self.args.max_frames
+        total = min(filter(None, (limit, self.source.length)), default=None)
+        hidden = self.args.quiet or self.source.live or total == 1
+        with tqdm(total=total, unit="frame", disable=hidden) as progress:
+            for frame in self.pipeline.frames(self.source):
+                if frame is not None:
+                    self.take(frame)
+                    progress.update()
+                if self.window and not self.attend(frame):
+                    break
+                if self.summary.frames == limit:
+                    break
+
+    def take(self, frame: Frame) -> None:
+        """Finds, classifies, draws, writes and shows one frame."""
+        if self.frame is not None:
+            since = frame.taken if self.source.live else time.perf_counter()
+            before = self.frame.taken if self.source.live else self.taken_at
+            self.frame_seconds += 0.1 * (since - before - self.frame_seconds)
+        self.taken_at = time.perf_counter()
+        self.frame = frame
+        self.faces = self.pipeline.find(frame, self.source)
+        self.pipeline.classify(frame, self.faces)
+        start = time.perf_counter()
+        stills = self.source.stills
+        if self.window or self.args.output or (self.log and stills):
+            self.picture = self.drawn()
+        drawn = time.perf_counter()
+        self.count(frame)
+        if self.video:
+            self.video.write(self.picture, frame.time_s)
+        if stills:
+            self.keep_still(frame)
+        if self.window:
+            self.window.show(self.picture)
+        now = time.perf_counter()
+        self.pipeline.seconds["drawing"] += drawn - start
+        self.pipeline.seconds["output"] += now - drawn
+        if self.source.live:
+            self.summary.ages.append(now - frame.taken)
+
+    def drawn(self) -> np.ndarray:
+        """Returns the newest frame as it is shown."""
+        status = []
+        if not self.source.stills:
+            status.append(f"{1 / max(1e-6, self.frame_seconds):.0f} frames/s")
+            status.append(f"{1e3 * (time.perf_counter() - self.taken_at):.0f} ms")
+        if self.paused:
+            status.append("paused")
+        return draw(
+            self.frame.image,
+            self.faces,
+            self.names,
+            self.args.min_confidence,
+            bars=self.bars,
+            mirror=self.mirror,
+            status="  ".join(status),
+            help_shown=self.help,
+        )
+
+    def count(self, frame: Frame) -> None:
+        """Adds a frame's faces to summary and CSV; of pictures, prints what is seen."""
+        self.summary.frames += 1
+        found = [face for face in self.faces if face.found_at == frame.time_s]
+        for face in found:
+            label, confidence = label_of(face, self.names, self.args.min_confidence)
+            self.summary.faces += 1
+            self.summary.seconds_of[label] += 1 / self.source.rate
+            if self.log:
+                self.log.write(frame.number, frame.time_s, face, label, confidence)
+            if self.source.stills:
+                best = self.names[int(face.probs.argmax())]
+                said = label if label == best else f"{label}, perhaps {best}"
+                tqdm.write(f"{frame.name}: face {face.id} {face.place()} {said} {confidence:.2f}")
+        if self.source.stills and not found:
+            tqdm.write(f"{frame.name}: no face")
+
+    def keep_still(self, frame: Frame) -> None:
+        """Writes an annotated picture to --output, else beside the CSV."""
+        output, name = self.args.output, f"{Path(frame.name).stem}_annotated.png"
+        if output:
+            write_picture(output if output.suffix else output / name, self.picture)
+        elif self.log:
+            write_picture(self.args.log.with_name(name), self.picture)
+
+    def attend(self, frame: Frame | None) -> bool:
+        """Serves the window: keys, pauses, a video's own speed; returns whether to go on."""
+        now, wait = time.perf_counter(), 0.0
+        if frame is not None and not (self.source.live or self.source.stills):
+            if self.origin is None or now > self.origin + frame.time_s:  # late: do not hurry
+                self.origin = now - frame.time_s
+            wait = self.origin + frame.time_s + 1 / self.source.rate - now
+        stop = self.act(self.window.key(round(1e3 * wait)))
+        held = self.source.stills and frame is not None
+        since = time.perf_counter()
+        while (self.paused or held) and not stop:
+            key = self.window.key(30)
+            if held and key and key not in "hmps":  # any other key: on to the next picture
+                stop = key == "q"
+                break
+            stop = self.act(key)
+        if self.origin is not None:
+            self.origin += time.perf_counter() - since
+        return not stop
+
+    def act(self, key: str) -> bool:
+        """Does what a key says; returns whether it says to quit."""
+        if key == " ":
+            self.paused = not self.paused
+        elif key == "p":
+            self.bars = not self.bars
+        elif key == "m":
+            self.mirror = not self.mirror
+        elif key == "h":
+            self.help = not self.help
+        elif key == "s" and self.picture is not None:
+            path = Path(time.strftime("screenshot_%Y%m%d_%H%M%S.png"))
+            write_picture(path, self.picture)
+            tqdm.write(f"wrote {path}")
+        if key and key in " pmh" and self.frame is not None:
+            self.picture = self.drawn()
+            self.window.show(self.picture)
+        return key == "q"
