@@ -24,13 +24,16 @@ MODELS := $(BASELINE) $(SOFTMAX) $(MLP) $(CNN)
 STAGE_FLAGS = --data-dir $(DATA) --results-dir $(RESULTS)
 
 .DELETE_ON_ERROR:
-.PHONY: all demo test check format setup clean help
+.PHONY: all demo live test check format setup clean help
 
 all: $(RESULTS)/comparison.txt  ## the whole pipeline on the Kaggle dataset
 
-demo:  ## the whole pipeline on drawn faces, below results/sample/
-	$(MAKE) all SOURCE=data/sample DOWNLOAD=--sample DATA=processed_data/sample \
-	  RESULTS=results/sample
+demo:  ## the whole pipeline and the live demo on drawn faces, below results/sample/
+	$(MAKE) all results/sample/live.csv SOURCE=data/sample DOWNLOAD=--sample \
+	  DATA=processed_data/sample RESULTS=results/sample
+
+live: $(VENV)/.installed  ## the live demo on camera 0, with the reference weights
+	$(PY) live_inference.py
 
 $(SOURCE): | $(VENV)/.installed
 	$(PY) download_dataset.py $(DOWNLOAD)
@@ -52,6 +55,10 @@ $(CNN): $(SPLITS) advanced_network.py
 
 $(RESULTS)/comparison.txt: $(MODELS) compare_results.py
 	$(PY) compare_results.py --results-dir $(RESULTS)
+
+$(RESULTS)/live.csv: $(CNN) live_inference.py
+	$(PY) live_inference.py --source sample --weights $(RESULTS)/advanced_model.pth --no-window \
+	  --output $(RESULTS)/live.mp4 --log $@
 
 setup: $(VENV)/.installed  ## .venv with what the scripts need
 

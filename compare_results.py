@@ -24,6 +24,7 @@ text within seconds (here with n for the digits):
 """
 
 import itertools
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -75,7 +76,11 @@ def main(argv: list[str] | None = None) -> int:
     ]
     write_text(folder / "comparison.txt", text)
     plot_comparison(folder / "comparison.png", split, rows, rows[0]["majority_accuracy"])
-    print(f"{text}\nwrote {folder / 'comparison.txt'} and {folder / 'comparison.png'}")
+    following = ["python", "live_inference.py"]
+    if folder != cli.RESULTS_DIR:
+        following += ["--weights", str(folder / "advanced_model.pth")]
+    wrote = f"wrote {folder / 'comparison.txt'} and {folder / 'comparison.png'}"
+    print(f"{text}\n{wrote}; next: {shlex.join(following)}")
     return 0
 
 

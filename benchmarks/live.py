@@ -1,4 +1,4 @@
-"""Speed, hit rate and frame age of the live program, beside the loop that tutorials write.
+"""Speed and hit rate of the live program, beside the loop that tutorials write.
 
     python benchmarks/live.py
     python benchmarks/live.py --source video.mp4 --truth faces.csv --sizes 640x480 1280x720
@@ -7,9 +7,6 @@ Both read the same video file, find, classify and draw, and write nothing. The p
 every whole frame (scale 1.1, 5 neighbours, faces from 30 pixels) and classifies one face at a time
 in float32. The truth is a CSV with the columns first, last, faces: how many faces the frames
 from first to last show; found faces beyond that count as false. The drawn clip brings its own.
-
-Frame age: how old a frame is when it is shown, at a camera that takes 30 frames a second and
-buffers 4, as webcams do.
 """
 
 import argparse
@@ -18,86 +15,28 @@ import csv
 import sys
 import tempfile
 import time
-from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from advanced_network import CNN  # noqa: E402
-from ferlab import cli  # noqa: E402
-from ferlab.checkpoint import load_model  # noqa: E402
-from ferlab.classifier import Classifier, as_input  # noqa: E402
-from ferlab.faces import HaarDetector, cut_out  # noqa: E402
-from ferlab.files import UserError  # noqa: E402
-from ferlab.live import LiveRun  # noqa: E402
-from ferlab.pipeline import STAGES, Pipeline, share_cores  # noqa: E402
-from ferlab.sample_dataset import write_sample_clip  # noqa: E402
-from ferlab.sources import LiveSource, open_video  # noqa: E402
-from live_inference import make_parser, size  # noqa: E402
+from advanced_network import CNN
+from ferlab import cli
+from ferlab.checkpoint import load_model
+from ferlab.classifier import Classifier, as_input
+from ferlab.faces import HaarDetector, cut_out
+from ferlab.files import UserError
+from ferlab.live import LiveRun
+from ferlab.pipeline import STAGES, Pipeline, share_cores
+from ferlab.sample_dataset import write_sample_clip
+from ferlab.sources import open_video
+from live_inference import make_parser, size
 
-CAMERA_RATE, CAMERA_BUFFER = 30.0, 4
 THREADS = torch.get_num_threads()
-
-
-class BufferedCamera:
-    """A stand-in of `cv2.VideoCapture`: keeps the oldest frames that nobody has read yet.
-
-    A frame's number stands in its first two pixels, so that its age can be told at the end.
-    """
-
-    def __init__(self, frames: list[np.ndarray]):
-        self.frames, self.taken = frames, []
-        self.start = time.perf_counter()
-        self.buffer: deque[int] = deque()
-
-    def isOpened(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        if len(self.taken) >= 60_000:
-            return False, None
-        self._fill()
-        while not self.buffer:
-            time.sleep(0.0005)
-            self._fill()
-        number = self.buffer.popleft()
-        frame = self.frames[number % len(self.frames)].copy()
-        frame[0, 0], frame[0, 1] = number // 256, number % 256
-        return True, frame
-
-    def _fill(self) -> None:
-        """Takes the pictures that are due; those that find the buffer full are lost."""
-        while (due := self.start + len(self.taken) / CAMERA_RATE) <= time.perf_counter():
-            if len(self.buffer) < CAMERA_BUFFER:
-                self.buffer.append(len(self.taken))
-            self.taken.append(due)
-
-    def age(self, frame: np.ndarray) -> float:
-        """Returns how long ago a frame was taken, seconds."""
-        return time.perf_counter() - self.taken[int(frame[0, 0, 0]) * 256 + int(frame[0, 1, 0])]
-
-
-class AgeGauge:
-    """In the place of a window: notes the age of each frame when it is shown."""
-
-    def __init__(self, camera: BufferedCamera, seconds: float):
-        self.camera, self.end = camera, time.perf_counter() + seconds
-        self.ages: list[float] = []
-        self.run: LiveRun
-
-    def show(self, picture: np.ndarray) -> None:
-        self.ages.append(self.camera.age(self.run.frame.image))
-
-    def key(self, milliseconds: int) -> str:
-        return "q" if time.perf_counter() > self.end else ""
 
 
 class Plain:
@@ -203,37 +142,6 @@ def measure_plain(video: Path, args: argparse.Namespace) -> dict:
     return {"counts": counts, "rate": len(counts) / took, "stages": None, "per_face": per_face}
 
 
-def frame_ages(video: Path, args: argparse.Namespace, seconds: float) -> tuple[float, float]:
-    """Returns the median age of shown frames, milliseconds: of the live program, and plain."""
-    capture, frames = cv2.VideoCapture(str(video)), []
-    while True:
-        there, frame = capture.read()
-        if not there:
-            break
-        frames.append(frame)
-    share_cores()
-    flags = make_parser().parse_args(["--quiet"])
-    with contextlib.ExitStack() as stack:
-        pipeline = Pipeline(
-            HaarDetector(), Classifier(args.weights, "advanced", CNN), flags.smoothing
-        )
-        stack.callback(pipeline.close)
-        camera = BufferedCamera(frames)
-        gauge = AgeGauge(camera, seconds)
-        source = LiveSource("camera", lambda: camera, camera, CAMERA_RATE)
-        stack.callback(source.close)
-        gauge.run = LiveRun(flags, pipeline, source, gauge, stack)
-        gauge.run.go()
-    all_cores()
-    plain, camera, ages = Plain(args.weights), BufferedCamera(frames), []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        _, frame = camera.read()
-        plain(frame)
-        ages.append(camera.age(frame))
-    return 1e3 * float(np.median(gauge.ages)), 1e3 * float(np.median(ages))
-
-
 def report(name: str, result: dict, truth: np.ndarray | None) -> str:
     """Returns one line of the table."""
     counts = np.array(result["counts"])
@@ -246,49 +154,55 @@ def report(name: str, result: dict, truth: np.ndarray | None) -> str:
     return line + f"{result['per_face']:9.2f}"
 
 
-@cli.command
-def main(argv: list[str] | None = None) -> int:
-    """Runs the benchmark; returns the exit code."""
-    parser = cli.parser(__doc__)
+def benchmark_parser(description: str) -> argparse.ArgumentParser:
+    """Returns a parser with the flags of both benchmarks of the live program."""
+    parser = cli.parser(description)
     parser.add_argument("--source", type=Path, help="a video file; by default the drawn clip")
-    parser.add_argument("--truth", type=Path, help="CSV: first, last, faces")
     parser.add_argument(
         "--sizes", type=size, nargs="+", default=[(640, 480), (1280, 720)], help="to measure at"
     )
     parser.add_argument(
         "--weights", type=Path, default=cli.RESULTS_DIR / "advanced_model.pth", help="of the CNN"
     )
-    parser.add_argument(
-        "--age-seconds", type=cli.not_negative(float), default=15, help="of the camera; 0: none"
-    )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def clips(args: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yields the video at each of the sizes, written to `folder`, and the size's name.
+
+    Raises:
+        UserError: there is no such video.
+    """
     if args.source and not args.source.is_file():
         raise UserError(f"{args.source} is missing; name a video file with --source")
+    video = args.source or folder / "clip.mp4"
+    if not args.source:
+        write_sample_clip(folder)
+    for new in args.sizes:
+        yield resized(video, new, folder), f"{new[0]}x{new[1]}"
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code."""
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--truth", type=Path, help="CSV: first, last, faces")
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        video = args.source or folder / "clip.mp4"
-        if not args.source:
-            write_sample_clip(folder)
-        for width, height in args.sizes:
-            clip = resized(video, (width, height), folder)
+        for clip, label in clips(args, Path(name)):
             ours, plain = measure_ours(clip, args), measure_plain(clip, args)
             frames, truth = len(plain["counts"]), None
             if args.truth:
                 truth = read_truth(args.truth, frames)
             elif not args.source:
                 truth = np.ones(frames, int)
-            print(f"\n{width}x{height}, {frames} frames")
-            print(
-                f"{'':22}{'frames/s':>9}{'faces/frame':>13}{'found':>10}{'false':>8}{'ms/face':>9}"
-            )
+            columns = f"{'frames/s':>9}{'faces/frame':>13}{'found':>10}{'false':>8}{'ms/face':>9}"
+            print(f"\n{label + f', {frames} frames':22}{columns}")
             print(report("live_inference.py", ours, truth))
             print(report("plain loop", plain, truth))
             print(f"ratio of speeds: {ours['rate'] / plain['rate']:.1f}")
             stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in ours["stages"].items())
             print(f"milliseconds a frame: {stages}")
-            if args.age_seconds:
-                fresh, old = frame_ages(clip, args, args.age_seconds)
-                print(f"median age of a shown frame: {fresh:.0f} ms, plain loop {old:.0f} ms")
     return 0
 
 

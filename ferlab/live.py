@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ferlab.frames import FileSource, Frame, LiveSource
 from ferlab.overlay import draw, label_of
 from ferlab.pipeline import STAGES, Pipeline
 from ferlab.recording import FaceLog, VideoFile, write_picture
-from ferlab.sources import FileSource, Frame, LiveSource
 from ferlab.tracking import Face
 from ferlab.window import Window
+
+LATE_SECONDS = 0.1  # that a video may lag behind its own speed and still catch up
 
 
 class Summary:
@@ -73,13 +75,13 @@ class LiveRun:
         if args.output and not source.stills:
             self.video = VideoFile(args.output, source.rate, steady=source.live)
             stack.callback(self.video.close)
-        self.bars, self.mirror = True, source.live  # of a camera one expects a mirror
+        self.bars, self.mirror = True, source.camera  # of a camera one expects a mirror
         self.help = self.paused = False
         self.frame: Frame | None = None
         self.faces: list[Face] = []
         self.picture: np.ndarray | None = None
         self.origin: float | None = None  # the clock's time at the source's time 0
-        self.frame_seconds = 1 / source.rate
+        self.frame_seconds = self.span = 1 / source.rate
         self.summary = Summary()
 
     def go(self) -> None:
@@ -100,6 +102,8 @@ class LiveRun:
     def take(self, frame: Frame) -> None:
         """Finds, classifies, draws, writes and shows one frame."""
         if self.frame is not None:
+            if self.source.live:  # its frames come unevenly
+                self.span = min(1.0, frame.time_s - self.frame.time_s)
             since = frame.taken if self.source.live else time.perf_counter()
             before = self.frame.taken if self.source.live else self.taken_at
             self.frame_seconds += 0.1 * (since - before - self.frame_seconds)
@@ -151,7 +155,7 @@ class LiveRun:
         for face in found:
             label, confidence = label_of(face, self.names, self.args.min_confidence)
             self.summary.faces += 1
-            self.summary.seconds_of[label] += 1 / self.source.rate
+            self.summary.seconds_of[label] += self.span
             if self.log:
                 self.log.write(frame.number, frame.time_s, face, label, confidence)
             if self.source.stills:
@@ -173,7 +177,7 @@ class LiveRun:
         """Serves the window: keys, pauses, a video's own speed; returns whether to go on."""
         now, wait = time.perf_counter(), 0.0
         if frame is not None and not (self.source.live or self.source.stills):
-            if self.origin is None or now > self.origin + frame.time_s:  # late: do not hurry
+            if self.origin is None or now > self.origin + frame.time_s + LATE_SECONDS:
                 self.origin = now - frame.time_s
             wait = self.origin + frame.time_s + 1 / self.source.rate - now
         stop = self.act(self.window.key(round(1e3 * wait)))

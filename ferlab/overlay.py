@@ -116,9 +116,9 @@ def _text_width(text: str, size: float) -> int:
 
 
 def _ink(ground: tuple) -> tuple:
-    """Returns black or white, whichever stands out from `ground`."""
-    blue, green, red = ground
-    return BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 110 else WHITE
+    """Returns black or white, whichever stands out from `ground` (contrast as in WCAG 2.2)."""
+    blue, green, red = ((channel / 255) ** 2.2 for channel in ground)
+    return BLACK if 0.0722 * blue + 0.7152 * green + 0.2126 * red > 0.18 else WHITE
 
 
 def _label(
@@ -132,6 +132,7 @@ def _label(
     rim = round(scale)
     spots = [(x - rim, y - height), (x - rim, y + h), (x - rim, y), (x - rim, y + h - height)]
     spots += [(x + w - width + rim, y - height), (x + w - width + rim, y + h)]
+    spots += [(x - rim, row) for row in range(0, picture.shape[0] - height + 1, height)]
     area = _free_spot(picture, spots, width, height, taken)
     left, top = area[:2]
     cv2.rectangle(picture, (left, top), (left + width, top + height), colour, -1)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
@@ -11,17 +11,14 @@ import numpy as np
 import torch
 
 from ferlab.classifier import Classifier
-from ferlab.faces import Box, NearSearch, cut_out
-from ferlab.sources import FileSource, Frame, LiveSource
+from ferlab.faces import Box, HaarDetector, NearSearch, YuNetDetector, cut_out
+from ferlab.frames import FileSource, Frame, LiveSource
 from ferlab.tracking import Face, Tracker
 
-LOOK_EVERY = 0.1  # seconds between searches in a whole frame
 LOOK_AHEAD = 4  # frames of a file that are on their way while the detector works
 HOLD = 0.25  # seconds that an unseen face is still shown
 MARGIN = 0.0  # FER2013's faces are Haar boxes as they are; see benchmarks/crop.py
 STAGES = ("capture", "detection", "classification", "drawing", "output")
-
-Detector = Callable[[np.ndarray, np.ndarray], list[Box]]
 
 
 def share_cores() -> None:
@@ -34,7 +31,7 @@ class Pipeline:
     """Finds, follows and classifies the faces of a stream or of single pictures.
 
     Args:
-        detector: searches a frame (BGR, grey) for boxes; called in one thread.
+        detector: searches whole frames; called in one thread.
         classifier: gives pictures of faces their probabilities.
         smoothing: time constant of the probabilities, seconds; 0 for none.
         margin: of the picture of a face, see `faces.cut_out`.
@@ -44,7 +41,11 @@ class Pipeline:
     """
 
     def __init__(
-        self, detector: Detector, classifier: Classifier, smoothing: float, margin: float = MARGIN
+        self,
+        detector: HaarDetector | YuNetDetector,
+        classifier: Classifier,
+        smoothing: float,
+        margin: float = MARGIN,
     ):
         self.detector, self.classifier = detector, classifier
         self.smoothing, self.margin = smoothing, margin
@@ -79,8 +80,8 @@ class Pipeline:
         yield from waiting
 
     def _due(self, frame: Frame) -> bool:
-        """Whether it is time for another search in a whole frame; half a frame early will do."""
-        due = frame.time_s - self._asked_at >= LOOK_EVERY - 1e-3
+        """Whether it is time for another search in a whole frame."""
+        due = frame.time_s - self._asked_at >= self.detector.every - 1e-3
         if due:
             self._asked_at = frame.time_s
         return due

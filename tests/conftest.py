@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 
 from ferlab.data import CLASS_NAMES, Split, save_split, split_path
+from ferlab.sample_dataset import CENTRE_Y, HALF_SIDE, place
+from ferlab.sample_faces import draw_face, random_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_ARCHIVE = ROOT.parent / "shared" / "data" / "face-expression-recognition-dataset.zip"
@@ -78,3 +81,22 @@ def assert_one_line_error(result: subprocess.CompletedProcess, *parts: str) -> N
     assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
     for part in parts:
         assert part in lines[0]
+
+
+def drawn_frame(
+    places: list[tuple[float, float, float]], people: tuple[int, ...] = (3, 8, 12)
+) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
+    """Draws faces at (x, y, size of a face unit) on a calm 640x480 ground, the first in front.
+
+    Returns the picture, uint8 BGR, and the faces' boxes.
+    """
+    frame = np.full((480, 640, 3), (96, 84, 70), np.uint8)
+    boxes = []
+    for (x, y, unit), person in reversed(list(zip(places, people, strict=False))):
+        identity = replace(random_identity(np.random.default_rng(person)), glasses=False)
+        drawing = draw_face(identity, {}, 400)
+        frame = place(drawing, frame, (x, y), unit, roll=0)
+        side = HALF_SIDE * unit
+        corner = (x - side, y + CENTRE_Y * unit - side)
+        boxes.insert(0, tuple(round(number) for number in (*corner, 2 * side, 2 * side)))
+    return frame, boxes

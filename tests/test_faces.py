@@ -1,0 +1,154 @@
+"""Finding faces and cutting them out, on drawn faces and, where at hand, on real ones."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import drawn_frame
+from ferlab import faces
+from ferlab.classifier import as_input
+from ferlab.data import preprocess
+from ferlab.faces import (
+    HaarDetector,
+    NearSearch,
+    YuNetDetector,
+    cut_out,
+    load_cascade,
+    overlap,
+    squared,
+)
+from ferlab.files import UserError
+from ferlab.pictures import read_pixels
+
+
+def gray_of(frame):
+    return cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+
+
+def test_haar_finds_drawn_faces():
+    frame, boxes = drawn_frame([(180, 200, 70), (460, 260, 90)])
+    found = HaarDetector()(frame, gray_of(frame))
+    assert len(found) == 2
+    for box in boxes:
+        assert max(overlap(box, other) for other in found) > 0.5
+
+
+def test_boxes_of_a_reduced_frame_are_those_of_the_whole():
+    frame, (box,) = drawn_frame([(320, 240, 90)])
+    big = cv2.resize(frame, (2560, 1920))
+    (found,) = HaarDetector()(big, gray_of(big))
+    assert overlap(found, tuple(4 * number for number in box)) > 0.5
+
+
+def test_near_search_follows_a_face():
+    before, (old,) = drawn_frame([(320, 240, 70)])
+    (start,) = HaarDetector()(before, gray_of(before))
+    after, _ = drawn_frame([(345, 250, 70)])
+    found = NearSearch()(gray_of(after), start)
+    assert found[0] - start[0] == pytest.approx(25, abs=8)
+    assert found[1] - start[1] == pytest.approx(10, abs=8)
+    assert overlap(found, old) > 0.4
+
+
+@pytest.mark.parametrize("box", [(200, 150, 120, 120), (-60, -60, 100, 100), (640, 480, 90, 90)])
+def test_near_search_finds_nothing_where_nothing_is(box):
+    assert NearSearch()(np.full((480, 640), 90, np.uint8), box) is None
+
+
+@pytest.mark.parametrize(
+    ("box", "margin"),
+    [
+        ((10, 10, 40, 40), 0.0),
+        ((10, 10, 40, 40), 0.2),
+        ((-15, -20, 60, 60), 0.0),
+        ((70, 50, 60, 60), 0.0),
+        ((-50, -50, 300, 300), 0.0),
+        ((20, 20, 1, 1), -0.4),
+    ],
+)
+def test_cut_out_is_square_wherever_the_box_lies(box, margin):
+    frame = np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)
+    face = cut_out(frame, box, margin)
+    side = max(1, round(box[2] * (1 + 2 * margin)))
+    assert face.shape == (side, side, 3)
+
+
+def test_cut_out_repeats_the_edge():
+    frame = np.arange(25, dtype=np.uint8).reshape(5, 5, 1).repeat(3, 2)
+    face = cut_out(frame, (-2, 1, 4, 4), 0.0)[:, :, 0]
+    assert face.tolist() == [[5, 5, 5, 6], [10, 10, 10, 11], [15, 15, 15, 16], [20, 20, 20, 21]]
+    assert np.array_equal(cut_out(frame, (0, 0, 5, 5), 0.0), frame)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (61, 61), (300, 300)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_live_face_and_a_prepared_picture_are_the_same_tensor(tmp_path, size, mode):
+    """The preprocessing of the splits and of the live program is one and the same."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 255, (*size, 3), np.uint8)
+    path = tmp_path / "face.png"
+    Image.fromarray(pixels).convert(mode).save(path)
+    prepared = preprocess(read_pixels(path))
+    frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    live = as_input(cut_out(frame, (0, 0, *size), 0.0))
+    assert live.dtype == torch.float32 and live.shape == (1, 48, 48)
+    if mode == "RGB":
+        assert torch.equal(live, prepared)
+    else:  # grey read as three equal channels may be rounded the other way
+        assert (live - prepared).abs().max() <= 1.01 / 127.5
+
+
+def test_overlap():
+    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3)
+    assert overlap((0, 0, 10, 10), (10, 0, 10, 10)) == 0
+    assert squared((10, 10, 30, 40)) == (7, 12, 35, 35)
+
+
+def test_opencv_without_cascades(monkeypatch, tmp_path):
+    monkeypatch.setattr(faces.cv2.data, "haarcascades", str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"is missing: OpenCV .* run: pip install 'opencv-python<5'"
+    ):
+        load_cascade()
+    monkeypatch.delattr(faces.cv2, "CascadeClassifier")
+    with pytest.raises(UserError, match="has no Haar cascades; run: pip install 'opencv-python<5'"):
+        load_cascade()
+
+
+def test_damaged_cascade(monkeypatch, tmp_path):
+    (tmp_path / faces.CASCADE).write_text("<nothing/>")
+    monkeypatch.setattr(faces.cv2.data, "haarcascades", str(tmp_path))
+    with pytest.raises(UserError, match="is damaged"):
+        load_cascade()
+
+
+def test_yunet_without_its_model(tmp_path):
+    with pytest.raises(UserError, match="is missing; get face_detection_yunet"):
+        YuNetDetector(tmp_path / "none.onnx")
+    (tmp_path / "other.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match="is not a YuNet model"):
+        YuNetDetector(tmp_path / "other.onnx")
+
+
+def test_yunet_boxes_are_those_of_the_whole_frame(monkeypatch, tmp_path):
+    """No model file comes with OpenCV, so its network is a stand-in here."""
+
+    class Network:
+        def setInputSize(self, size):
+            self.size = size
+
+        def detect(self, picture):
+            assert picture.shape[1::-1] == getattr(self, "size", (320, 320))
+            return 1, np.array([[20.0, 30.0, 40.0, 48.0, *[0.0] * 11]], np.float32)
+
+    class Factory:
+        create = staticmethod(lambda *args: Network())
+
+    monkeypatch.setattr(faces.cv2, "FaceDetectorYN", Factory)
+    (tmp_path / "yunet.onnx").write_bytes(b"stand-in")
+    detector = YuNetDetector(tmp_path / "yunet.onnx")
+    frame = np.zeros((480, 640, 3), np.uint8)
+    assert detector(frame, gray_of(frame)) == [squared((40, 60, 80, 96))]

@@ -1,0 +1,352 @@
+"""The live program, end to end: on the drawn clip with its true labels, on real media, faults."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_recording import frames_of
+from test_sources import FakeCamera
+
+import live_inference
+from advanced_network import CNN
+from conftest import ROOT, assert_one_line_error, drawn_frame, run_script
+from ferlab import frames, sources
+from ferlab.classifier import Classifier, PackedConvolution, as_input
+from ferlab.data import CLASS_NAMES
+
+MEDIA = ROOT.parent / "shared" / "media"
+
+
+@pytest.fixture(scope="module")
+def media():
+    """Real faces and clips; skips where they are not at hand."""
+    if not MEDIA.is_dir():
+        pytest.skip("the real media are not on this machine")
+    return MEDIA
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """A folder with the drawn clip, its truth, and a CNN trained on other drawn people."""
+    from ferlab.sample_dataset import write_sample_clip, write_sample_dataset
+
+    folder = tmp_path_factory.mktemp("sample")
+    write_sample_dataset(folder / "pictures", {"train": 1600, "validation": 400}, quiet=True)
+    write_sample_clip(folder, quiet=True)
+    flags = ["--data-dir", folder / "splits"]
+    result = run_script("dataset_preparation.py", "--source", folder / "pictures", *flags)
+    assert result.returncode == 0, result.stderr
+    recipe = ["--epochs", "16", "--batch-size", "32", "--lr", "0.03", "--quiet"]
+    result = run_script("advanced_network.py", *flags, "--results-dir", folder, *recipe)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def weights(sample):
+    return sample / "advanced_model.pth"
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.open(encoding="utf-8")))
+
+
+# -- the drawn clip ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip_run(sample, tmp_path_factory):
+    """The script's output on the drawn clip."""
+    out = tmp_path_factory.mktemp("out")
+    result = run_script(
+        "live_inference.py", "--source", sample / "clip.mp4", "--no-window",
+        "--weights", sample / "advanced_model.pth",
+        "--output", out / "annotated.mp4", "--log", out / "faces.csv",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return out, result
+
+
+def test_expressions_of_the_clip_are_seen(sample, clip_run):
+    truth = {row["frame"]: row for row in rows_of(sample / "clip.csv")}
+    rows = rows_of(clip_run[0] / "faces.csv")
+    found = {row["frame"] for row in rows}
+    assert len(found) >= 0.95 * len(truth)
+    right = [row["expression"] == truth[row["frame"]]["expression"] for row in rows]
+    assert np.mean(right) > 0.7
+    assert {row["expression"] for row in rows} >= set(CLASS_NAMES)
+
+
+def test_the_log_of_the_clip(sample, clip_run):
+    rows = rows_of(clip_run[0] / "faces.csv")
+    assert {row["face_id"] for row in rows} == {"1"}, "one person, one id"
+    truth = {row["frame"]: row for row in rows_of(sample / "clip.csv")}
+    for row in rows:
+        probs = [float(row[name]) for name in CLASS_NAMES]
+        assert sum(probs) == pytest.approx(1, abs=1e-3)
+        assert float(row["confidence"]) == pytest.approx(max(probs), abs=1e-4)
+        assert float(row["time_s"]) == pytest.approx(int(row["frame"]) / 30, abs=1e-3)
+        true_x = int(truth[row["frame"]]["x"])
+        assert abs(int(row["x"]) - true_x) < 0.35 * int(row["w"])
+
+
+def test_the_video_of_the_clip(sample, clip_run):
+    levels, rate = frames_of(clip_run[0] / "annotated.mp4")
+    assert rate == 30 and len(levels) == len(rows_of(sample / "clip.csv"))
+    source = cv2.VideoCapture(str(sample / "clip.mp4"))
+    drawn = cv2.VideoCapture(str(clip_run[0] / "annotated.mp4"))
+    for _ in range(30):
+        before, after = source.read()[1], drawn.read()[1]
+    assert np.abs(before.astype(int) - after).max() > 100, "box and label are drawn"
+
+
+def test_the_summary_of_the_clip(clip_run):
+    text = clip_run[1].stdout
+    for part in ("364 frames", "frames/s", "seconds of each expression:", "milliseconds a frame:"):
+        assert part in text
+    for stage in ("capture", "detection", "classification", "drawing"):
+        assert stage in text
+    assert "frame" in clip_run[1].stderr, "a progress bar"
+
+
+def test_a_file_gives_the_same_faces_on_every_run(clip_run, sample, weights, tmp_path):
+    log = tmp_path / "again.csv"
+    args = ["--source", sample / "clip.mp4", "--weights", weights, "--no-window", "--log", log]
+    assert live_inference.main([*map(str, args), "--quiet"]) == 0
+    assert log.read_text() == (clip_run[0] / "faces.csv").read_text()
+
+
+def test_max_frames_and_min_confidence(sample, weights, tmp_path, capsys):
+    log = tmp_path / "faces.csv"
+    args = ["--source", sample / "clip.mp4", "--weights", weights, "--no-window", "--log", log]
+    limits = ["--max-frames", "20", "--min-confidence", "0.999"]
+    assert live_inference.main([*map(str, args), *limits]) == 0
+    rows = rows_of(log)
+    assert {row["expression"] for row in rows} == {"unsure"}
+    assert max(int(row["frame"]) for row in rows) == 19
+    assert "20 frames" in capsys.readouterr().out
+
+
+def test_the_whole_network_and_the_fast_one_agree(weights):
+    """Folded, packed and in bfloat16, it says what evaluation says."""
+    classifier = Classifier(weights, "advanced", CNN)
+    content = torch.load(weights, weights_only=True)
+    model = CNN(**content["config"])
+    model.load_state_dict(content["state_dict"])
+    rng = np.random.default_rng(0)
+    faces = [rng.integers(0, 255, (side, side, 3), np.uint8) for side in (48, 90, 200)]
+    with torch.inference_mode():
+        logits = model.eval()(torch.stack([as_input(face) for face in faces]))
+    expected = (logits / content["temperature"]).softmax(1).numpy()
+    assert np.abs(classifier(faces) - expected).max() < 0.03
+    assert classifier([]).shape == (0, 7)
+    packed = [m for m in classifier.model.modules() if isinstance(m, PackedConvolution)]
+    assert len(packed) >= 13 or not torch.backends.mkldnn.is_available()
+
+
+def test_a_torch_without_the_packing_operators(weights, monkeypatch):
+    def missing(self, convolution, input_shape):
+        raise AttributeError("no such operator")
+
+    rng = np.random.default_rng(0)
+    face = rng.integers(0, 255, (90, 90, 3), np.uint8)
+    expected = Classifier(weights, "advanced", CNN)([face])
+    monkeypatch.setattr(PackedConvolution, "__init__", missing)
+    assert np.abs(Classifier(weights, "advanced", CNN)([face]) - expected).max() < 0.02
+
+
+# -- pictures ----------------------------------------------------------------------------------
+
+
+def test_a_picture(weights, tmp_path, capsys):
+    frame, boxes = drawn_frame([(180, 200, 70), (460, 260, 90)])
+    cv2.imwrite(str(tmp_path / "two.png"), frame)
+    args = ["--source", tmp_path / "two.png", "--weights", weights, "--no-window"]
+    log = tmp_path / "log" / "faces.csv"
+    assert live_inference.main([*map(str, args), "--log", str(log)]) == 0
+    assert len(rows_of(log)) == len(boxes) == 2
+    assert (log.parent / "two_annotated.png").exists()
+    assert "two.png: face 2 (" in capsys.readouterr().out
+    assert live_inference.main([*map(str, args), "--output", str(tmp_path / "out.jpg")]) == 0
+    assert cv2.imread(str(tmp_path / "out.jpg")).shape == frame.shape
+
+
+def test_a_folder_of_pictures(weights, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), drawn_frame([(320, 240, 90)])[0])
+    cv2.imwrite(str(folder / "b.png"), np.full((200, 200, 3), 90, np.uint8))
+    args = ["--source", folder, "--weights", weights, "--no-window", "--output", tmp_path / "out"]
+    assert live_inference.main([str(arg) for arg in args]) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a_annotated.png", "b_annotated.png"]
+    assert "b.png: no face" in capsys.readouterr().out
+
+
+# -- cameras -----------------------------------------------------------------------------------
+
+
+def film(seconds=0.0):
+    for number in range(60):
+        yield drawn_frame([(300 + number, 240, 80)])[0]
+        time.sleep(seconds)
+
+
+def test_a_camera_unplugged_leaves_video_and_log_whole(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(frames, "RETRY_SECONDS", 0.5)
+    cameras = [FakeCamera(film(0.01))]
+    monkeypatch.setattr(
+        sources.cv2, "VideoCapture", lambda where: cameras.pop() if cameras else FakeCamera()
+    )
+    video, log = tmp_path / "v.avi", tmp_path / "faces.csv"
+    args = ["--weights", weights, "--no-window", "--output", video, "--log", log]
+    assert live_inference.main([str(arg) for arg in args]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "error: camera 0 delivers no more frames" in captured.err
+    assert "a frame's age when shown" in captured.out
+    monkeypatch.undo()
+    assert len(frames_of(video)[0]) > 10 and len(rows_of(log)) > 5
+    assert {row["face_id"] for row in rows_of(log)} == {"1"}
+
+
+def test_a_slow_detector_does_not_hold_up_a_live_source(weights, tmp_path, monkeypatch):
+    haar = live_inference.HaarDetector
+
+    class Slow(haar):
+        def __call__(self, frame, gray):
+            time.sleep(0.4)
+            return super().__call__(frame, gray)
+
+    monkeypatch.setattr(live_inference, "HaarDetector", Slow)
+    monkeypatch.setattr(frames, "RETRY_SECONDS", 0.3)
+    cameras = [FakeCamera(film(0.03))]
+    monkeypatch.setattr(
+        sources.cv2, "VideoCapture", lambda where: cameras.pop() if cameras else FakeCamera()
+    )
+    log = tmp_path / "faces.csv"
+    args = ["--weights", str(weights), "--no-window", "--log", str(log), "--quiet"]
+    assert live_inference.main(args) == 1
+    numbers = [int(row["frame"]) for row in rows_of(log)]
+    assert len(numbers) > 15, "followed between searches"
+    assert np.median(np.diff(numbers)) == 1
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        (["--source", "none.mp4"], "none.mp4 is missing; --source takes"),
+        (["--source", "97"], "camera 97 cannot be opened"),
+        (["--weights", "none.pth"], "none.pth is missing; train it with: python advanced_network"),
+        (["--detector", "yunet"], "needs its model; add --detector-model"),
+        (["--detector", "yunet", "--detector-model", "x.onnx"], "x.onnx is missing"),
+        (["--source", "sample", "--output", "x.gif"], "a video's name ends in"),
+    ],
+)
+def test_one_line_for_what_is_wrong(sample, weights, tmp_path, args, part):
+    given = [] if "--weights" in args else ["--weights", weights]
+    result = run_script("live_inference.py", "--no-window", *given, *args)
+    assert_one_line_error(result, part)
+
+
+def test_foreign_weights(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "foreign.pth")
+    result = run_script("live_inference.py", "--no-window", "--weights", tmp_path / "foreign.pth")
+    assert_one_line_error(result, "is not a weights file of this project")
+
+
+def test_bad_usage():
+    for args in (["--camera-size", "big"], ["--fps", "0"], ["--min-confidence", "2"]):
+        assert run_script("live_inference.py", *args).returncode == 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have a display")
+@pytest.mark.parametrize("display", ["", ":987"])
+def test_no_display(weights, monkeypatch, display):
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    result = run_script("live_inference.py", "--source", "sample", "--weights", weights)
+    assert_one_line_error(result, "display", "add --no-window")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_playable_video(sample, weights, tmp_path, number):
+    video, log = tmp_path / "v.mp4", tmp_path / "faces.csv"
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "live_inference.py", "--source", sample / "clip.mp4",
+         "--weights", weights, "--no-window", "--output", video, "--log", log],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not log.exists() or len(log.read_text().splitlines()) < 30:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "frames/s" in out and "stopped" in err
+    assert len(frames_of(video)[0]) >= 30
+
+
+# -- real faces --------------------------------------------------------------------------------
+
+
+def test_real_clip_finds_no_fewer_faces_than_a_search_of_every_frame(media, tmp_path):
+    """The truth: one, none, one, none, three, one (segments.json). Plain: 1.134 a frame."""
+    clip, log = media / "live_mix_640x480.mp4", tmp_path / "faces.csv"
+    args = ["--source", clip, "--no-window", "--log", log, "--quiet"]
+    assert live_inference.main([str(arg) for arg in args]) == 0
+    counts = np.zeros(395, int)
+    for row in rows_of(log):
+        counts[int(row["frame"])] += 1
+    segments = json.loads((media / "segments.json").read_text())[clip.name]
+    truth = np.concatenate([np.full(s["last"] - s["first"] + 1, s["true_faces"]) for s in segments])
+    assert counts.mean() >= 1.134
+    assert np.minimum(counts, truth).mean() >= 1.073, "true faces of a search of every frame"
+    assert np.maximum(counts - truth, 0).mean() <= 0.07, "and no more false ones"
+    assert not counts[truth == 0].any()
+
+
+def test_real_clip_without_a_face(media, tmp_path):
+    log = tmp_path / "faces.csv"
+    args = ["--source", media / "pyfeat_no_face.mp4", "--no-window", "--log", log, "--quiet"]
+    assert live_inference.main([str(arg) for arg in args]) == 0
+    assert len(rows_of(log)) < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "expression"),
+    [("sk_astronaut.png", "happy"), ("human_emo_a3.jpg", "neutral"), ("human_emo_a7.jpg", "happy")],
+)
+def test_posed_expressions(media, tmp_path, name, expression):
+    log = tmp_path / "faces.csv"
+    args = ["--source", media / name, "--no-window", "--log", log, "--quiet"]
+    assert live_inference.main([str(arg) for arg in args]) == 0
+    (row,) = rows_of(log)
+    assert row["expression"] == expression
+
+
+def test_the_detectors_work_in_a_thread_of_their_own(sample, weights, monkeypatch):
+    import threading
+
+    threads = set()
+
+    class Noting(live_inference.HaarDetector):
+        def __call__(self, frame, gray):
+            threads.add(threading.current_thread())
+            return super().__call__(frame, gray)
+
+    monkeypatch.setattr(live_inference, "HaarDetector", Noting)
+    args = ["--source", sample / "clip.mp4", "--weights", weights, "--no-window", "--quiet"]
+    assert live_inference.main([*map(str, args), "--max-frames", "20"]) == 0
+    assert len(threads) == 1 and threading.main_thread() not in threads

@@ -1,0 +1,134 @@
+"""What is drawn can be read: on any ground, at any size, at the frame's edge, in a crowd."""
+
+import numpy as np
+import pytest
+
+from ferlab import overlay
+from ferlab.data import CLASS_NAMES
+from ferlab.overlay import GREY, PALETTE, draw, label_of
+from ferlab.tracking import Face
+
+
+def face(number, box, best="happy", share=0.9):
+    probs = np.full(7, (1 - share) / 6)
+    probs[CLASS_NAMES.index(best)] = share
+    return Face(number, np.array(box, float), 0.0, 0.0, confirmed=True, probs=probs)
+
+
+def drawn(image, faces, **options):
+    return draw(image, faces, CLASS_NAMES, 0.4, **options)
+
+
+def placed(monkeypatch):
+    """Returns the list to which the areas of all labels drawn from now on are added."""
+    areas, label = [], overlay._label
+
+    def note(*args):
+        areas.append(label(*args))
+        return areas[-1]
+
+    monkeypatch.setattr(overlay, "_label", note)
+    return areas
+
+
+def touch(a, b):
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
+
+
+def test_the_frame_itself_is_left_alone():
+    image = np.full((240, 320, 3), 90, np.uint8)
+    picture = drawn(image, [face(1, (100, 80, 90, 90))], status="30 frames/s", help_shown=True)
+    assert (image == 90).all() and picture.shape == image.shape and (picture != image).any()
+
+
+def luminance(colour):
+    """Relative luminance of a BGR colour (W3C, WCAG 2.2)."""
+    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.0722 * linear[0] + 0.7152 * linear[1] + 0.2126 * linear[2]
+
+
+@pytest.mark.parametrize("colour", [*PALETTE, GREY])
+def test_text_stands_out_from_its_ground(colour):
+    light, dark = sorted((luminance(colour), luminance(overlay._ink(colour))), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5, "WCAG's contrast for small text"
+
+
+@pytest.mark.parametrize("size", [(120, 160), (480, 640), (720, 1280), (2160, 3840)])
+def test_labels_lie_in_the_frame_and_apart(monkeypatch, size):
+    areas, rng = placed(monkeypatch), np.random.default_rng(0)
+    height, width = size
+    for _ in range(20):
+        areas.clear()
+        side = height // 5
+        boxes = [(*rng.integers(-side // 2, (width, height)), side, side) for _ in range(3)]
+        drawn(np.zeros((height, width, 3), np.uint8), [face(n, b) for n, b in enumerate(boxes)])
+        for index, (x, y, w, h) in enumerate(areas):
+            assert x >= 0 and y >= 0 and y + h <= height
+            assert x + w <= max(width, w)
+            assert h >= 15, "tall enough to read"
+            assert not any(touch(areas[index], other) for other in areas[:index])
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0, 0, 24, 24),
+        (-300, -200, 1200, 1200),
+        (600, 440, 80, 80),
+        (-70, 200, 80, 80),
+        (9, 9, 1, 1),
+    ],
+    ids=["tiny", "huge", "corner", "left", "dot"],
+)
+@pytest.mark.parametrize("mirror", [False, True])
+def test_faces_of_any_kind_get_a_label(monkeypatch, box, mirror):
+    areas = placed(monkeypatch)
+    picture = drawn(np.full((480, 640, 3), 128, np.uint8), [face(1, box)], mirror=mirror)
+    (x, y, w, h) = areas[0]
+    colour = PALETTE[CLASS_NAMES.index("happy")]
+    ground = (picture[y : y + h, x : x + w] == colour).all(2)
+    assert ground.mean() > 0.4 and x >= 0 and y >= 0 and x + w <= 640 and y + h <= 480
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 640), (480, 5)])
+def test_frames_of_any_size(size):
+    image = np.zeros((*size, 3), np.uint8)
+    picture = drawn(image, [face(1, (0, 0, 30, 30))], status="1 frames/s", help_shown=True)
+    assert picture.shape == image.shape
+
+
+def test_a_mirrored_picture_has_its_boxes_mirrored():
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[:, :320] = 60
+    picture = drawn(image, [face(1, (20, 100, 80, 80))], bars=False, mirror=True)
+    assert (picture[400, 500] == 60).all() and (picture[400, 100] == 0).all()
+    changed = np.abs(picture.astype(int) - image[:, ::-1]).sum(2).any(0).nonzero()[0]
+    assert changed.min() > 500
+
+
+def test_bars_tell_the_probabilities():
+    image = np.zeros((480, 640, 3), np.uint8)
+    lengths = {}
+    for share in (0.5, 1.0):
+        picture = drawn(image, [face(1, (100, 100, 160, 160), "sad", share)])
+        beside = picture[100:300, 270:]
+        colour = PALETTE[CLASS_NAMES.index("sad")]
+        lengths[share] = (beside == colour).all(2).sum(1).max()
+    assert lengths[0.5] == pytest.approx(lengths[1.0] / 2, abs=2) and lengths[1.0] > 40
+    without = drawn(image, [face(1, (100, 100, 160, 160), "sad")], bars=False)
+    assert not without[100:300, 270:].any()
+
+
+def test_bars_cover_no_face():
+    image = np.zeros((480, 640, 3), np.uint8)
+    boxes = [(60, 150, 150, 150), (215, 150, 150, 150), (370, 150, 150, 150)]
+    faces = [face(n, box) for n, box in enumerate(boxes)]
+    picture, plain = drawn(image, faces), drawn(image, faces, bars=False)
+    for x, y, w, h in boxes:
+        assert np.array_equal(picture[y : y + h, x : x + w], plain[y : y + h, x : x + w])
+
+
+def test_unsure():
+    assert label_of(face(1, (0, 0, 9, 9), "fear", 0.5), CLASS_NAMES, 0.4) == ("fear", 0.5)
+    label, confidence = label_of(face(1, (0, 0, 9, 9), "fear", 0.3), CLASS_NAMES, 0.4)
+    assert label == "unsure" and confidence == pytest.approx(0.3)

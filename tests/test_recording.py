@@ -1,0 +1,101 @@
+"""What a live run leaves on disk."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+
+from ferlab.data import CLASS_NAMES
+from ferlab.files import UserError
+from ferlab.recording import CODECS, FaceLog, VideoFile, write_picture
+from ferlab.tracking import Face
+
+
+def picture(level, shape=(48, 64, 3)):
+    return np.full(shape, level, np.uint8)
+
+
+def frames_of(path):
+    video, levels = cv2.VideoCapture(str(path)), []
+    while True:
+        there, frame = video.read()
+        if not there:
+            return levels, video.get(cv2.CAP_PROP_FPS)
+        levels.append(float(frame.mean()))
+
+
+@pytest.mark.parametrize("ending", CODECS)
+def test_every_kind_of_video_plays(tmp_path, ending):
+    video = VideoFile(tmp_path / f"v{ending}", 25.0, steady=False)
+    for number in range(10):
+        video.write(picture(20 * number), number / 25)
+        assert not (tmp_path / f"v{ending}").exists(), "it appears when it is whole"
+    video.close()
+    levels, rate = frames_of(tmp_path / f"v{ending}")
+    assert levels == pytest.approx([20 * n for n in range(10)], abs=6)
+    assert rate == pytest.approx(25)
+    assert [path.name for path in tmp_path.iterdir()] == [f"v{ending}"]
+
+
+def test_a_live_video_runs_at_the_speed_of_life(tmp_path):
+    """Frames that come late are repeated, those that come too soon left out."""
+    video = VideoFile(tmp_path / "v.avi", 10.0, steady=True)
+    for time_s, level in ((5.0, 0), (5.1, 50), (5.4, 100), (5.41, 150), (5.5, 200)):
+        video.write(picture(level), time_s)
+    video.close()
+    levels, _ = frames_of(tmp_path / "v.avi")
+    assert levels == pytest.approx([0, 50, 100, 100, 100, 200], abs=6)
+
+
+def test_a_pause_is_cut_out(tmp_path):
+    video = VideoFile(tmp_path / "v.avi", 10.0, steady=True)
+    for time_s in (0.0, 0.1, 60.0, 60.1):
+        video.write(picture(90), time_s)
+    video.close()
+    assert len(frames_of(tmp_path / "v.avi")[0]) == 4
+
+
+def test_frames_that_change_their_size(tmp_path):
+    video = VideoFile(tmp_path / "v.avi", 10.0, steady=False)
+    video.write(picture(10), 0.0)
+    video.write(picture(200, (30, 90, 3)), 0.1)
+    video.close()
+    assert frames_of(tmp_path / "v.avi")[0] == pytest.approx([10, 200], abs=6)
+
+
+def test_a_video_without_frames_is_none(tmp_path):
+    VideoFile(tmp_path / "v.mp4", 10.0, steady=False).close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_faults(tmp_path):
+    with pytest.raises(UserError, match=r"a video's name ends in \.mp4"):
+        VideoFile(tmp_path / "v.xyz", 30.0, steady=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to folder"):
+        VideoFile(tmp_path / "file" / "v.mp4", 30.0, steady=False)
+    with pytest.raises(UserError, match="cannot write"):
+        FaceLog(tmp_path / "file" / "faces.csv", CLASS_NAMES)
+    with pytest.raises(UserError, match=r"a picture's name ends in \.png"):
+        write_picture(tmp_path / "picture.xyz", picture(1))
+
+
+def test_the_log_is_on_disk_at_once(tmp_path):
+    log = FaceLog(tmp_path / "faces.csv", CLASS_NAMES)
+    probs = np.array([0.1, 0.05, 0.05, 0.5, 0.1, 0.1, 0.1])
+    log.write(12, 0.4, Face(3, np.array([1.4, 2.6, 30, 30]), 0.4, 0.4, probs=probs), "happy", 0.5)
+    (row,) = csv.DictReader((tmp_path / "faces.csv").open())
+    assert row == {
+        "frame": "12", "time_s": "0.400", "face_id": "3", "x": "1", "y": "3", "w": "30", "h": "30",
+        "expression": "happy", "confidence": "0.5000", "angry": "0.1000", "disgust": "0.0500",
+        "fear": "0.0500", "happy": "0.5000", "neutral": "0.1000", "sad": "0.1000",
+        "surprise": "0.1000",
+    }  # fmt: skip
+    log.close()
+
+
+def test_pictures(tmp_path):
+    for ending in (".png", ".jpg", ".webp"):
+        write_picture(tmp_path / "new" / f"p{ending}", picture(77))
+        assert cv2.imread(str(tmp_path / "new" / f"p{ending}")).mean() == pytest.approx(77, abs=2)

@@ -1,0 +1,197 @@
+"""The live program in a real window, under a virtual display, with keys sent to it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import cv2
+import pytest
+from Xlib.display import Display
+from Xlib.protocol.event import ClientMessage
+from Xlib.X import CurrentTime
+
+from conftest import ROOT, drawn_frame
+from ferlab.checkpoint import save_model
+
+TITLE = "facial expressions"
+
+
+@pytest.fixture(scope="module")
+def display():
+    """A virtual display; skips where xvfb or xdotool is not installed."""
+    for program in ("Xvfb", "xdotool"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed (apt-get install xvfb xdotool)")
+    reading, writing = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x800x24"]
+    server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
+    number = os.read(reading, 16).decode().strip()
+    yield f":{number}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Untrained weights: what the labels say does not matter here."""
+    from advanced_network import CNN
+    from ferlab.data import CLASS_NAMES
+
+    path = tmp_path_factory.mktemp("weights") / "advanced_model.pth"
+    config = {"classes": 7, "widths": [8, 8, 8], "blocks": 1}
+    save_model(path, "advanced", CNN(**config), config, CLASS_NAMES, 1.0, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Twenty seconds of a drawn face that stands at the left."""
+    path = tmp_path_factory.mktemp("clip") / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (640, 480))
+    frame = drawn_frame([(160, 240, 80)])[0]
+    for _ in range(600):
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+class Demo:
+    """The running program and its window."""
+
+    def __init__(self, display, folder, *args):
+        self.env = {**os.environ, "DISPLAY": display}
+        self.env.pop("WAYLAND_DISPLAY", None)
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "live_inference.py", *map(str, args)],
+            cwd=folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 90
+        while not self.xdotool("search", "--onlyvisible", "--name", TITLE):
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        self.window = self.xdotool("search", "--onlyvisible", "--name", TITLE).split()[-1]
+        time.sleep(0.5)
+
+    def xdotool(self, *args):
+        result = subprocess.run(["xdotool", *args], env=self.env, capture_output=True, text=True)
+        return result.stdout.strip()
+
+    def press(self, key):
+        self.xdotool("windowfocus", self.window)
+        self.xdotool("key", key)
+        time.sleep(0.5)
+
+    def press_close_button(self):
+        """Sends what a window manager sends (ICCCM 4.2.8.1)."""
+        connection = Display(self.env["DISPLAY"])
+        window = connection.create_resource_object("window", int(self.window))
+        protocols, delete = map(connection.intern_atom, ("WM_PROTOCOLS", "WM_DELETE_WINDOW"))
+        data = (32, [delete, CurrentTime, 0, 0, 0])
+        window.send_event(ClientMessage(window=window, client_type=protocols, data=data))
+        connection.flush()
+        connection.close()
+
+    def screenshot(self):
+        """Saves a screenshot with the program's own key; returns the picture."""
+        before = set(self.folder.glob("screenshot_*.png"))
+        while not (new := set(self.folder.glob("screenshot_*.png")) - before):
+            time.sleep(1.0)  # its name tells the second
+            self.press("s")
+            assert self.process.poll() is None
+        return cv2.imread(str(new.pop()))
+
+    def end(self, seconds=15):
+        """Waits for the program to end; returns its exit code and output."""
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def demo(display, clip, weights, tmp_path):
+    running = []
+
+    def start(*args):
+        source = [] if "--source" in args else ["--source", clip]
+        running.append(Demo(display, tmp_path, "--weights", weights, *source, *args))
+        return running[-1]
+
+    yield start
+    for program in running:
+        program.process.kill()
+        program.process.communicate()
+
+
+@pytest.mark.parametrize("key", ["q", "Escape"])
+def test_quit(demo, tmp_path, key):
+    program = demo("--output", tmp_path / "v.avi")
+    program.press(key)
+    code, out, err = program.end()
+    assert code == 0, err
+    assert "frames/s" in out and "Traceback" not in err
+    assert cv2.VideoCapture(str(tmp_path / "v.avi")).read()[0]
+
+
+def test_close_button(demo):
+    program = demo()
+    program.press_close_button()
+    code, out, err = program.end()
+    assert code == 0, err
+    assert "frames/s" in out
+
+
+def test_keys_change_what_is_shown(demo):
+    program = demo()
+    program.press("space")
+    plain = program.screenshot()
+    program.press("m")
+    mirrored = program.screenshot()
+    program.press("m")
+    program.press("p")
+    without_bars = program.screenshot()
+    program.press("h")
+    with_help = program.screenshot()
+    assert (mirrored[100:300, 400:600] != plain[100:300, 400:600]).any()
+    difference = (without_bars != plain).any(2)
+    assert difference[100:400].any() and not difference[440:].any()
+    assert (with_help != without_bars).any(2)[350:, :200].mean() > 0.5
+    program.press("q")
+    assert program.end()[0] == 0
+
+
+def test_pause_holds_a_file_and_resume_loses_nothing(demo, tmp_path):
+    program = demo("--log", tmp_path / "faces.csv")
+    program.press("space")
+    held = len((tmp_path / "faces.csv").read_text().splitlines())
+    time.sleep(1.0)
+    assert len((tmp_path / "faces.csv").read_text().splitlines()) == held
+    program.press("space")
+    time.sleep(0.7)
+    program.press("q")
+    assert program.end()[0] == 0
+    rows = (tmp_path / "faces.csv").read_text().splitlines()[1:]
+    frames = [int(row.split(",")[0]) for row in rows]
+    assert len(frames) > held and frames == list(range(frames[0], frames[0] + len(frames)))
+
+
+def test_a_video_plays_at_its_own_speed(demo):
+    program = demo("--max-frames", "60")
+    start = time.monotonic()
+    code, out, err = program.end(30)
+    assert code == 0, err
+    rate = float(out.split(" frames/s")[0].split()[-1])
+    assert 20 < rate < 32 and time.monotonic() - start < 10
+
+
+def test_a_picture_stays_until_a_key(demo, tmp_path):
+    path = tmp_path / "face.png"
+    cv2.imwrite(str(path), drawn_frame([(320, 240, 90)])[0])
+    program = demo("--source", path)
+    time.sleep(1.0)
+    assert program.process.poll() is None
+    program.press("Return")
+    code, out, err = program.end()
+    assert code == 0 and "face.png: face 1" in out, err
