@@ -1,4 +1,4 @@
-"""Speed and hit rate of the live program, beside the loop that tutorials write.
+"""Speed, hit rate and frame age of the live program, beside the loop that tutorials write.
 
     python benchmarks/live.py
     python benchmarks/live.py --source video.mp4 --truth faces.csv --sizes 640x480 1280x720
@@ -7,6 +7,9 @@ Both read the same video file, find, classify and draw, and write nothing. The p
 every whole frame (scale 1.1, 5 neighbours, faces from 30 pixels) and classifies one face at a time
 in float32. The truth is a CSV with the columns first, last, faces: how many faces the frames
 from first to last show; found faces beyond that count as false. The drawn clip brings its own.
+
+Frame age is how old a frame is when it is shown, at a camera that takes 30 frames a second and
+buffers 4, as webcams do.
 """
 
 import argparse
@@ -25,11 +28,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from advanced_network import CNN
+from benchmarks.webcam import RATE, AgeGauge, BufferedCamera
 from ferlab import cli
 from ferlab.checkpoint import load_model
 from ferlab.classifier import Classifier, as_input
 from ferlab.faces import HaarDetector, cut_out
 from ferlab.files import UserError
+from ferlab.frames import LiveSource
 from ferlab.live import LiveRun
 from ferlab.pipeline import STAGES, Pipeline, share_cores
 from ferlab.sample_dataset import write_sample_clip
@@ -142,6 +147,46 @@ def measure_plain(video: Path, args: argparse.Namespace) -> dict:
     return {"counts": counts, "rate": len(counts) / took, "stages": None, "per_face": per_face}
 
 
+def frame_ages(video: Path, weights: Path, seconds: float) -> tuple[list[float], list[float]]:
+    """Looks through the webcam's stand-in with both programs, one after the other.
+
+    Returns:
+        The ages of shown frames, seconds: of the live program, and of the plain loop.
+    """
+    capture, frames = cv2.VideoCapture(str(video)), []
+    while True:
+        there, frame = capture.read()
+        if not there:
+            break
+        frames.append(frame)
+    share_cores()
+    flags = make_parser().parse_args(["--quiet"])
+    with contextlib.ExitStack() as stack:
+        classifier = Classifier(weights, "advanced", CNN)
+        pipeline = Pipeline(HaarDetector(), classifier, flags.smoothing)
+        stack.callback(pipeline.close)
+        camera = BufferedCamera(frames)
+        gauge = AgeGauge(camera, seconds)
+        source = LiveSource("camera", lambda: camera, camera, RATE)
+        stack.callback(source.close)
+        gauge.run = LiveRun(flags, pipeline, source, gauge, stack)
+        gauge.run.go()
+    all_cores()
+    plain, camera, ages = Plain(weights), BufferedCamera(frames), []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        _, frame = camera.read()
+        plain(frame)
+        ages.append(camera.age(frame))
+    return gauge.ages, ages
+
+
+def age_text(ages: list[float]) -> str:
+    """Returns median and 95th percentile of frame ages."""
+    median, high = 1e3 * np.quantile(ages, [0.5, 0.95])
+    return f"{median:.0f} ms (95 % below {high:.0f})"
+
+
 def report(name: str, result: dict, truth: np.ndarray | None) -> str:
     """Returns one line of the table."""
     counts = np.array(result["counts"])
@@ -152,19 +197,6 @@ def report(name: str, result: dict, truth: np.ndarray | None) -> str:
         hits = np.minimum(counts, truth).sum() / max(1, truth.sum())
         line += f"{100 * hits:8.1f} %{np.maximum(counts - truth, 0).mean():8.3f}"
     return line + f"{result['per_face']:9.2f}"
-
-
-def benchmark_parser(description: str) -> argparse.ArgumentParser:
-    """Returns a parser with the flags of both benchmarks of the live program."""
-    parser = cli.parser(description)
-    parser.add_argument("--source", type=Path, help="a video file; by default the drawn clip")
-    parser.add_argument(
-        "--sizes", type=size, nargs="+", default=[(640, 480), (1280, 720)], help="to measure at"
-    )
-    parser.add_argument(
-        "--weights", type=Path, default=cli.RESULTS_DIR / "advanced_model.pth", help="of the CNN"
-    )
-    return parser
 
 
 def clips(args: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, str]]:
@@ -185,8 +217,18 @@ def clips(args: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, str]]:
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
-    parser = benchmark_parser(__doc__)
+    parser = cli.parser(__doc__)
+    parser.add_argument("--source", type=Path, help="a video file; by default the drawn clip")
     parser.add_argument("--truth", type=Path, help="CSV: first, last, faces")
+    parser.add_argument(
+        "--sizes", type=size, nargs="+", default=[(640, 480), (1280, 720)], help="to measure at"
+    )
+    parser.add_argument(
+        "--weights", type=Path, default=cli.RESULTS_DIR / "advanced_model.pth", help="of the CNN"
+    )
+    parser.add_argument(
+        "--age-seconds", type=cli.positive(float), default=15, help="that each camera is watched"
+    )
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         for clip, label in clips(args, Path(name)):
@@ -203,6 +245,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"ratio of speeds: {ours['rate'] / plain['rate']:.1f}")
             stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in ours["stages"].items())
             print(f"milliseconds a frame: {stages}")
+            fresh, old = frame_ages(clip, args.weights, args.age_seconds)
+            print(f"median age of a shown frame: {age_text(fresh)}; plain loop {age_text(old)}")
     return 0
 
 

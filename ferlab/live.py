@@ -135,6 +135,7 @@ class LiveRun:
         if not self.source.stills:
             status.append(f"{1 / max(1e-6, self.frame_seconds):.0f} frames/s")
             status.append(f"{1e3 * (time.perf_counter() - self.taken_at):.0f} ms")
+            status += [] if self.faces else ["no face"]
         if self.paused:
             status.append("paused")
         return draw(
