@@ -34,11 +34,22 @@ def workplace(tmp_path_factory):
 
 
 def shortened(words):
-    """Returns a command with its epochs cut to one where it would train on the drawn faces."""
-    training = words[0] in ("softmax.py", "basic_nn.py", "advanced_network.py")
-    if training and "processed_data/sample" in words and "--evaluate" not in words:
-        return [*words, "--epochs", "1"]
+    """Returns a command that ends soon: fewer epochs, fewer frames, no window."""
+    if words[0] in ("softmax.py", "basic_nn.py", "advanced_network.py"):
+        return words if "--evaluate" in words else [*words, "--epochs", "2"]
+    if words[0] == "live_inference.py":
+        return [*words, "--max-frames", "30", *([] if "--no-window" in words else ["--no-window"])]
+    if words[0] == "benchmarks/live.py":
+        return [*words, "--sizes", "160x120", "--age-seconds", "1"]
     return words
+
+
+def is_right(words, result):
+    """Whether a command ended as it should; the machine of the tests may have no camera."""
+    no_camera = words[0] == "live_inference.py" and "--source" not in words
+    if no_camera and result.returncode == 1:
+        return result.stderr.startswith("error: camera 0 cannot be opened")
+    return result.returncode == 0
 
 
 def test_python_commands_run_in_order(workplace):
@@ -57,7 +68,7 @@ def test_python_commands_run_in_order(workplace):
             timeout=300,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
-        assert result.returncode == 0, f"{line}\n{result.stdout}\n{result.stderr}"
+        assert is_right(words[1:], result), f"{line}\n{result.stdout}\n{result.stderr}"
         ran += 1
     assert ran >= 15
     assert (workplace / "results" / "comparison.txt").exists()
