@@ -93,6 +93,9 @@ def open_detector(args: argparse.Namespace) -> HaarDetector | YuNetDetector:
 def main(argv: list[str] | None = None) -> int:
     """Runs the demo; returns the exit code."""
     args = make_parser().parse_args(argv)
+    for path in (args.output, args.log):
+        if path and path.exists() and path.resolve() == Path(args.source).resolve():
+            raise UserError(f"{path} is the source itself; choose another name for what is written")
     share_cores()
     classifier = Classifier(args.weights, "advanced", CNN)
     detector = open_detector(args)

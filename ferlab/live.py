@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ferlab.files import UserError
 from ferlab.frames import FileSource, Frame, LiveSource
 from ferlab.overlay import draw, label_of
 from ferlab.pipeline import STAGES, Pipeline
@@ -56,6 +57,9 @@ class LiveRun:
         source: where frames come from.
         window: where they are shown, if anywhere.
         stack: closes the files that are opened here, in whatever way the run ends.
+
+    Raises:
+        UserError: a file cannot be written, or its name does not fit the source.
     """
 
     def __init__(
@@ -69,12 +73,14 @@ class LiveRun:
         self.args, self.pipeline, self.source, self.window = args, pipeline, source, window
         self.names = pipeline.classifier.class_names
         self.log = self.video = None
-        if args.log:
-            self.log = FaceLog(args.log, self.names)
-            stack.callback(self.log.close)
         if args.output and not source.stills:
             self.video = VideoFile(args.output, source.rate, steady=source.live)
             stack.callback(self.video.close)
+        elif args.output and args.output.suffix and source.length != 1:
+            raise UserError(f"--output {args.output}: of several pictures, name a folder")
+        if args.log:
+            self.log = FaceLog(args.log, self.names)
+            stack.callback(self.log.close)
         self.bars, self.mirror = True, source.camera  # of a camera one expects a mirror
         self.help = self.paused = False
         self.frame: Frame | None = None
@@ -181,18 +187,19 @@ class LiveRun:
             if self.origin is None or now > self.origin + frame.time_s + LATE_SECONDS:
                 self.origin = now - frame.time_s
             wait = self.origin + frame.time_s + 1 / self.source.rate - now
-        stop = self.act(self.window.key(round(1e3 * wait)))
-        held = self.source.stills and frame is not None
-        since = time.perf_counter()
-        while (self.paused or held) and not stop:
-            key = self.window.key(30)
+        key = self.window.key(round(1e3 * wait))
+        held, since = self.source.stills and frame is not None, time.perf_counter()
+        while True:
             if held and key and key not in "hmps":  # any other key: on to the next picture
-                stop = key == "q"
+                return key != "q"
+            if self.act(key):
+                return False
+            if not (held or self.paused):
                 break
-            stop = self.act(key)
+            key = self.window.key(30)
         if self.origin is not None:
             self.origin += time.perf_counter() - since
-        return not stop
+        return True
 
     def act(self, key: str) -> bool:
         """Does what a key says; returns whether it says to quit."""

@@ -259,6 +259,27 @@ def test_one_line_for_what_is_wrong(sample, weights, tmp_path, args, part):
     assert_one_line_error(result, part)
 
 
+def test_the_source_is_never_written_over(weights, tmp_path, capsys):
+    frame = drawn_frame([(320, 240, 90)])[0]
+    cv2.imwrite(str(tmp_path / "a.png"), frame)
+    args = ["--weights", weights, "--no-window", "--source", tmp_path / "a.png"]
+    for flag in ("--output", "--log"):
+        assert live_inference.main([*map(str, args), flag, str(tmp_path / "a.png")]) == 1
+        assert "a.png is the source itself" in capsys.readouterr().err
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), frame)
+
+
+def test_one_picture_file_for_several_pictures(weights, tmp_path, capsys):
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), drawn_frame([(320, 240, 90)])[0])
+    log = tmp_path / "faces.csv"
+    log.write_text("of an earlier run")
+    args = ["--weights", weights, "--no-window", "--source", tmp_path, "--log", log]
+    assert live_inference.main([*map(str, args), "--output", str(tmp_path / "c.png")]) == 1
+    assert "of several pictures, name a folder" in capsys.readouterr().err
+    assert log.read_text() == "of an earlier run", "nothing is lost for a fault in the flags"
+
+
 def test_foreign_weights(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "foreign.pth")
     result = run_script("live_inference.py", "--no-window", "--weights", tmp_path / "foreign.pth")
