@@ -8,6 +8,7 @@ import pytest
 
 from ferlab import sample_dataset
 from ferlab.data import CLASS_NAMES
+from ferlab.faces import load_cascade, overlap
 from ferlab.files import UserError
 from ferlab.pen import SPAN
 from ferlab.sample_dataset import (
@@ -169,7 +170,7 @@ def test_haar_finds_the_clips_face(tmp_path):
     write_sample_clip(tmp_path, quiet=True)
     truth = list(csv.DictReader((tmp_path / "clip.csv").open()))
     assert {row["expression"] for row in truth} == set(CLASS_NAMES)
-    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    cascade = load_cascade()
     video, frames, looked, hits = cv2.VideoCapture(str(tmp_path / "clip.mp4")), 0, 0, 0
     assert video.get(cv2.CAP_PROP_FPS) == 30
     while True:
@@ -188,11 +189,3 @@ def test_haar_finds_the_clips_face(tmp_path):
         hits += any(overlap(box, [int(row[key]) for key in "xywh"]) > 0.5 for box in found)
     assert frames == len(truth)
     assert looked > 80 and hits / looked >= 0.95
-
-
-def overlap(a, b):
-    """Returns the intersection over union of two boxes (x, y, w, h)."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    both = max(0, width) * max(0, height)
-    return both / (a[2] * a[3] + b[2] * b[3] - both)
