@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
             run.go()
     finally:  # Ctrl-C too ends with everything written and said
         if run and not args.quiet:
-            print(run.summary.text(pipeline.seconds))
+            print(run.summary.text(pipeline.seconds, source.stills))
     if source.fault:
         raise source.fault
     written = [str(path) for path in (args.output, args.log) if path]

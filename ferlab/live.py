@@ -35,12 +35,18 @@ class Summary:
         self.ages: list[float] = []
         self.start = time.perf_counter()
 
-    def text(self, seconds: dict[str, float]) -> str:
-        """Returns the lines printed at the end; `seconds` are those of `Pipeline`, by stage."""
+    def text(self, seconds: dict[str, float], stills: bool) -> str:
+        """Returns the lines printed at the end.
+
+        Args:
+            seconds: spent by stage, of `Pipeline`.
+            stills: the frames were pictures: their faces are counted, they last no time.
+        """
         frames, took = max(1, self.frames), time.perf_counter() - self.start
         lines = [f"{self.frames:,} frames, {self.faces:,} faces, {self.frames / took:.1f} frames/s"]
-        shares = ", ".join(f"{name} {span:.1f}" for name, span in self.seconds_of.most_common())
-        lines.append(f"seconds of each expression: {shares or 'none'}")
+        unit, digits = ("faces", 0) if stills else ("seconds", 1)
+        shares = [f"{name} {span:.{digits}f}" for name, span in self.seconds_of.most_common()]
+        lines.append(f"{unit} of each expression: {', '.join(shares) or 'none'}")
         stages = ", ".join(f"{stage} {1e3 * seconds[stage] / frames:.1f}" for stage in STAGES)
         lines.append(f"milliseconds a frame: {stages}")
         if self.ages:
