@@ -38,14 +38,14 @@ def open_source(
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
         if not files:
             raise UserError(f"{path} holds no pictures ({', '.join(PICTURES)})")
-        return FileSource(read_pictures(files), fps or 1.0, len(files), stills=True)
+        return FileSource(read_pictures(files), 1.0, len(files), stills=True)
     if not path.is_file():
         raise UserError(
             f"{path} is missing; --source takes a camera's number, a video, a picture, a folder of "
             "pictures, a stream's URL, or: sample"
         )
     if path.suffix.lower() in PICTURES:
-        return FileSource(read_pictures([path]), fps or 1.0, 1, stills=True)
+        return FileSource(read_pictures([path]), 1.0, 1, stills=True)
     return open_video(path, fps)
 
 
