@@ -14,6 +14,7 @@ SOURCE ?= data/face-expression-recognition-dataset
 DOWNLOAD ?=
 DATA ?= processed_data
 RESULTS ?= results
+CNN_FLAGS ?=
 
 SPLITS := $(DATA)/dataset.json
 BASELINE := $(RESULTS)/baseline_metrics.json
@@ -30,7 +31,7 @@ all: $(RESULTS)/comparison.txt  ## the whole pipeline on the Kaggle dataset
 
 demo:  ## the whole pipeline and the live demo on drawn faces, below results/sample/
 	$(MAKE) all results/sample/live.csv SOURCE=data/sample DOWNLOAD=--sample \
-	  DATA=processed_data/sample RESULTS=results/sample
+	  DATA=processed_data/sample RESULTS=results/sample CNN_FLAGS="--epochs 24"
 
 live: $(VENV)/.installed  ## the live demo on camera 0, with the reference weights
 	$(PY) live_inference.py
@@ -51,7 +52,7 @@ $(MLP): $(SPLITS) basic_nn.py
 	$(PY) basic_nn.py $(STAGE_FLAGS)
 
 $(CNN): $(SPLITS) advanced_network.py
-	$(PY) advanced_network.py $(STAGE_FLAGS)
+	$(PY) advanced_network.py $(STAGE_FLAGS) $(CNN_FLAGS)
 
 $(RESULTS)/comparison.txt: $(MODELS) compare_results.py
 	$(PY) compare_results.py --results-dir $(RESULTS)
