@@ -23,6 +23,8 @@ from pathlib import Path
 os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")  # before cv2 is imported: errors are told here
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
+# Windows: with these on, some cameras take many seconds to open (opencv issue 17687).
+os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 from advanced_network import CNN
 from ferlab import cli
@@ -50,7 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="camera number, stream URL, video, picture, folder of pictures, or: sample",
     )
     parser.add_argument("--camera-size", type=size, help="size to ask the camera for, as 1280x720")
-    parser.add_argument("--fps", type=cli.positive(float), help="frame rate to ask it for")
+    parser.add_argument(
+        "--fps", type=cli.positive(float), help="frame rate to ask it for; of a video, its own"
+    )
     parser.add_argument(
         "--weights",
         type=Path,
