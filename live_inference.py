@@ -53,7 +53,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--camera-size", type=size, help="size to ask the camera for, as 1280x720")
     parser.add_argument(
-        "--fps", type=cli.positive(float), help="frame rate to ask it for; of a video, its own"
+        "--fps",
+        type=cli.positive(float),
+        help="frame rate to ask a camera for; of a video, to assume",
     )
     parser.add_argument(
         "--weights",
