@@ -16,7 +16,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
@@ -28,6 +27,7 @@ from ferlab.data import (
     SPLITS,
     STD,
     Split,
+    gray_levels,
     save_split,
     split_path,
 )
@@ -58,8 +58,7 @@ def carve(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pictur
 
 def pixel_keys(pictures: Pictures) -> list[bytes]:
     """Returns each picture's pixels as a hashable key: equal keys, equal pictures."""
-    grey = pictures.images.mul(127.5).add_(127.5).round_().to(torch.uint8)
-    return [row.tobytes() for row in grey.numpy()]
+    return [row.tobytes() for row in gray_levels(pictures.images).numpy()]
 
 
 def remove_duplicates(splits: dict[str, Pictures], keep: bool) -> tuple[dict[str, Pictures], dict]:

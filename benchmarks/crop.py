@@ -13,7 +13,6 @@ accepted ones parted by blanks), tries margins, with and without histogram equal
 of the pictures' faces are labelled as expected, and the mean probability of what is expected.
 """
 
-import argparse
 import csv
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from advanced_network import CNN
 from ferlab import cli
 from ferlab.classifier import Classifier
-from ferlab.data import load_split
+from ferlab.data import gray_levels, load_split
 from ferlab.faces import HaarDetector, cut_out, load_cascade
 from ferlab.files import UserError
 
@@ -93,9 +92,7 @@ def agreement(
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("--data-dir", type=Path, default=cli.DATA_DIR, help="of the val split")
     parser.add_argument("--pictures", type=Path, help="CSV with the columns file, expression")
     parser.add_argument(
@@ -103,8 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    images = load_split(args.data_dir, "val").images[:, 0].mul(127.5).add(127.5).round()
-    rows = boxes_in_dataset(images.byte().numpy())
+    images = gray_levels(load_split(args.data_dir, "val").images[:, 0]).numpy()
+    rows = boxes_in_dataset(images)
     print(f"Haar boxes in {len(images):,} val pictures: found in {len(rows):,}")
     if len(rows):
         print(f"{'percentile':12}{'5':>8}{'25':>8}{'50':>8}{'75':>8}{'95':>8}")

@@ -28,13 +28,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from advanced_network import CNN
-from benchmarks.webcam import RATE, AgeGauge, BufferedCamera
+from benchmarks.webcam import RATE, BufferedCamera, Onlooker
 from ferlab import cli
 from ferlab.checkpoint import load_model
 from ferlab.classifier import Classifier, as_input
 from ferlab.faces import HaarDetector, cut_out
 from ferlab.files import UserError
-from ferlab.frames import LiveSource
+from ferlab.frames import FileSource, LiveSource
 from ferlab.live import LiveRun
 from ferlab.pipeline import STAGES, Pipeline, share_cores
 from ferlab.sample_dataset import write_sample_clip
@@ -73,16 +73,21 @@ def all_cores() -> None:
     torch.set_num_threads(THREADS)
 
 
+def frames_of(video: Path) -> Iterator[np.ndarray]:
+    """Yields the frames of a video file as OpenCV reads them."""
+    capture = cv2.VideoCapture(str(video))
+    there, frame = capture.read()
+    while there:
+        yield frame
+        there, frame = capture.read()
+
+
 def resized(video: Path, new: tuple[int, int], folder: Path) -> Path:
     """Writes `video` at another size, its own shape kept between black bars; returns the file."""
     target = folder / f"{new[0]}x{new[1]}.mp4"
-    source = cv2.VideoCapture(str(video))
-    rate = source.get(cv2.CAP_PROP_FPS)
+    rate = cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FPS)
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, new)
-    while True:
-        there, frame = source.read()
-        if not there:
-            break
+    for frame in frames_of(video):
         scale = min(new[0] / frame.shape[1], new[1] / frame.shape[0])
         inner = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
         left, top = (new[0] - inner[0]) // 2, (new[1] - inner[1]) // 2
@@ -102,28 +107,28 @@ def read_truth(path: Path, frames: int) -> np.ndarray:
     return truth
 
 
+def run_live(
+    source: FileSource | LiveSource, weights: Path, onlooker: Onlooker
+) -> tuple[Pipeline, float]:
+    """Runs the live program, drawing but not encoding; returns its pipeline and the seconds."""
+    share_cores()
+    flags = make_parser().parse_args(["--quiet"])
+    with contextlib.ExitStack() as stack:
+        stack.callback(source.close)
+        classifier = Classifier(weights, "advanced", CNN)
+        pipeline = Pipeline(HaarDetector(), classifier, flags.smoothing)
+        stack.callback(pipeline.close)
+        onlooker.run = LiveRun(flags, pipeline, source, onlooker, stack)
+        start = time.perf_counter()
+        onlooker.run.go()
+        return pipeline, time.perf_counter() - start
+
+
 def measure_ours(video: Path, args: argparse.Namespace) -> dict:
     """Runs the live program over a file; returns its numbers."""
-    share_cores()
-    flags = make_parser().parse_args(["--no-window", "--quiet", "--output", "drawn.mp4"])
-    pipeline = Pipeline(HaarDetector(), Classifier(args.weights, "advanced", CNN), flags.smoothing)
-    counts: list[int] = []
-    with contextlib.ExitStack() as stack:
-        stack.callback(pipeline.close)
-        source = open_video(video)
-        stack.callback(source.close)
-        run = LiveRun(flags, pipeline, source, None, stack)
-        run.video = None  # drawn, not encoded
-        count = run.count
-
-        def note(frame) -> None:
-            counts.append(sum(face.found_at == frame.time_s for face in run.faces))
-            count(frame)
-
-        run.count = note
-        start = time.perf_counter()
-        run.go()
-        took = time.perf_counter() - start
+    onlooker = Onlooker(lambda run: len(run.found))
+    pipeline, took = run_live(open_video(video), args.weights, onlooker)
+    counts = onlooker.noted
     stages = {stage: 1e3 * pipeline.seconds[stage] / len(counts) for stage in STAGES}
     per_face = 1e3 * pipeline.seconds["classification"] / max(1, sum(counts))
     return {"counts": counts, "rate": len(counts) / took, "stages": stages, "per_face": per_face}
@@ -132,13 +137,9 @@ def measure_ours(video: Path, args: argparse.Namespace) -> dict:
 def measure_plain(video: Path, args: argparse.Namespace) -> dict:
     """Runs the plain loop over a file; returns its numbers."""
     all_cores()
-    plain, capture = Plain(args.weights), cv2.VideoCapture(str(video))
-    counts, spent = [], 0.0
+    plain, counts, spent = Plain(args.weights), [], 0.0
     start = time.perf_counter()
-    while True:
-        there, frame = capture.read()
-        if not there:
-            break
+    for frame in frames_of(video):
         found, seconds = plain(frame)
         counts.append(found)
         spent += seconds
@@ -153,40 +154,27 @@ def frame_ages(video: Path, weights: Path, seconds: float) -> tuple[list[float],
     Returns:
         The ages of shown frames, seconds: of the live program, and of the plain loop.
     """
-    capture, frames = cv2.VideoCapture(str(video)), []
-    while True:
-        there, frame = capture.read()
-        if not there:
-            break
-        frames.append(frame)
-    share_cores()
-    flags = make_parser().parse_args(["--quiet"])
-    with contextlib.ExitStack() as stack:
-        classifier = Classifier(weights, "advanced", CNN)
-        pipeline = Pipeline(HaarDetector(), classifier, flags.smoothing)
-        stack.callback(pipeline.close)
-        camera = BufferedCamera(frames)
-        gauge = AgeGauge(camera, seconds)
-        source = LiveSource("camera", lambda: camera, camera, RATE)
-        stack.callback(source.close)
-        gauge.run = LiveRun(flags, pipeline, source, gauge, stack)
-        gauge.run.go()
+    frames = list(frames_of(video))
+    camera = BufferedCamera(frames)
+    onlooker = Onlooker(lambda run: camera.age(run.frame.image), seconds)
+    run_live(LiveSource("camera", lambda: camera, camera, RATE), weights, onlooker)
     all_cores()
-    plain, camera, ages = Plain(weights), BufferedCamera(frames), []
+    plain, webcam, ages = Plain(weights), BufferedCamera(frames), []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        _, frame = camera.read()
+        _, frame = webcam.read()
         plain(frame)
-        ages.append(camera.age(frame))
-    return gauge.ages, ages
+        ages.append(webcam.age(frame))
+    return onlooker.noted, ages
 
 
 def alone(weights: Path) -> float:
     """Returns the median milliseconds in which one face is classified, nothing else running."""
-    classifier, face, seconds = Classifier(weights, "advanced", CNN), np.zeros((96, 96, 3)), []
+    classifier, seconds = Classifier(weights, "advanced", CNN), []
+    face = np.zeros((96, 96, 3), np.uint8)
     for _ in range(200):
         start = time.perf_counter()
-        classifier([face.astype(np.uint8)])
+        classifier([face])
         seconds.append(time.perf_counter() - start)
     return 1e3 * float(np.median(seconds))
 

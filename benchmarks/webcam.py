@@ -1,7 +1,9 @@
-"""A stand-in of a webcam that tells how old a frame is when it is shown."""
+"""Stand-ins for the benchmark of the live program: of a webcam, and of a window."""
 
+import math
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,16 +55,21 @@ class BufferedCamera:
         return time.perf_counter() - self.taken[int(frame[0, 0, 0]) * 256 + int(frame[0, 1, 0])]
 
 
-class AgeGauge:
-    """In the place of a window: notes the age of each frame when it is shown."""
+class Onlooker:
+    """In the place of a window: notes something of the run whenever a frame is shown.
 
-    def __init__(self, camera: BufferedCamera, seconds: float):
-        self.camera, self.end = camera, time.perf_counter() + seconds
-        self.ages: list[float] = []
+    Args:
+        look: what to note.
+        seconds: after which to quit.
+    """
+
+    def __init__(self, look: Callable[["LiveRun"], float], seconds: float = math.inf):
+        self.look, self.end = look, time.perf_counter() + seconds
+        self.noted: list[float] = []
         self.run: LiveRun
 
     def show(self, picture: np.ndarray) -> None:
-        self.ages.append(self.camera.age(self.run.frame.image))
+        self.noted.append(self.look(self.run))
 
     def key(self, milliseconds: int) -> str:
         return "q" if time.perf_counter() > self.end else ""

@@ -62,6 +62,11 @@ class Split:
         return state.hexdigest()
 
 
+def gray_levels(images: torch.Tensor) -> torch.Tensor:
+    """Returns the grey levels of preprocessed images: float32 in [-1, 1] -> uint8, same shape."""
+    return images.mul(127.5).add_(127.5).round_().to(torch.uint8)
+
+
 def split_path(data_dir: str | os.PathLike, split: str) -> Path:
     """Returns where `split` ("train", "val" or "test") lies below `data_dir`."""
     return Path(data_dir) / f"{split}_data.pt"

@@ -14,30 +14,34 @@ CONFIDENCE = 0.95
 
 
 @torch.inference_mode()
-def predict_logits(
-    model: nn.Module,
-    images: torch.Tensor,
-    precision: torch.dtype = torch.float32,
-    mirror: bool = True,
-) -> torch.Tensor:
-    """Returns the network's logits, averaged over each image and its mirror image.
+def predict_views(
+    model: nn.Module, images: torch.Tensor, precision: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the network's logits of the images and of their mirror images.
 
     Args:
         model: the network; is put in eval mode.
         images: float32 `(N, 1, 48, 48)` in [-1, 1], on the network's device.
         precision: of the computation.
-        mirror: False looks at the images alone, as the live program does.
 
     Returns:
-        float32 `(N, classes)`.
+        Twice float32 `(N, classes)`; the first is what the live program computes.
     """
     model.eval()
-    parts = []
+    plain, mirrored = [], []
     for batch in images.split(BATCH):
         with autocast(batch.device, precision):
-            logits = model(batch).float()
-            parts.append((logits + model(batch.flip(-1)).float()) / 2 if mirror else logits)
-    return torch.cat(parts)
+            plain.append(model(batch).float())
+            mirrored.append(model(batch.flip(-1)).float())
+    return torch.cat(plain), torch.cat(mirrored)
+
+
+def predict_logits(
+    model: nn.Module, images: torch.Tensor, precision: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Returns `predict_views` averaged: float32 `(N, classes)`; same arguments."""
+    plain, mirrored = predict_views(model, images, precision)
+    return (plain + mirrored) / 2
 
 
 def evaluate(

@@ -90,7 +90,8 @@ class LiveRun:
         self.bars, self.mirror = True, source.camera  # of a camera one expects a mirror
         self.help = self.paused = False
         self.frame: Frame | None = None
-        self.faces: list[Face] = []
+        self.faces: list[Face] = []  # shown: those found, and those lost a moment ago
+        self.found: list[Face] = []  # in the newest frame
         self.picture: np.ndarray | None = None
         self.origin: float | None = None  # the clock's time at the source's time 0
         self.frame_seconds = self.span = 1 / source.rate
@@ -122,7 +123,7 @@ class LiveRun:
         self.taken_at = time.perf_counter()
         self.frame = frame
         self.faces = self.pipeline.find(frame, self.source)
-        self.pipeline.classify(frame, self.faces)
+        self.found = self.pipeline.classify(frame, self.faces)
         start = time.perf_counter()
         stills = self.source.stills
         if self.window or self.args.output or (self.log and stills):
@@ -164,8 +165,7 @@ class LiveRun:
     def count(self, frame: Frame) -> None:
         """Adds a frame's faces to summary and CSV; of pictures, prints what is seen."""
         self.summary.frames += 1
-        found = [face for face in self.faces if face.found_at == frame.time_s]
-        for face in found:
+        for face in self.found:
             label, confidence = label_of(face, self.names, self.args.min_confidence)
             self.summary.faces += 1
             self.summary.seconds_of[label] += self.span
@@ -175,7 +175,7 @@ class LiveRun:
                 best = self.names[int(face.probs.argmax())]
                 said = label if label == best else f"{label}, perhaps {best}"
                 tqdm.write(f"{frame.name}: face {face.id} {face.place()} {said} {confidence:.2f}")
-        if self.source.stills and not found:
+        if self.source.stills and not self.found:
             tqdm.write(f"{frame.name}: no face")
 
     def keep_still(self, frame: Frame) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ferlab.faces import Box
+from ferlab.faces import Box, overlap
 from ferlab.tracking import Face
 
 UNSURE = "unsure"
@@ -75,13 +75,18 @@ def draw(
     scale = np.clip(min(height, width) / 480, 0.5, 4)
     taken = [_line(picture, status, scale)] if status else []
     nearest_last = sorted(faces, key=lambda face: face.box[2])
+    texts, colours = {}, {}
     for face in nearest_last:
-        _box(picture, places[face.id], _colour(face, class_names, min_confidence), scale)
-    for face in reversed(nearest_last):
         label, confidence = label_of(face, class_names, min_confidence)
-        colour = _colour(face, class_names, min_confidence)
-        text = f"{label} {100 * confidence:.0f}%" if label != UNSURE else f"{label}?"
-        taken.append(_label(picture, places[face.id], f"{face.id} {text}", colour, scale, taken))
+        sure = label != UNSURE
+        texts[face.id] = (
+            f"{face.id} {label} {100 * confidence:.0f}%" if sure else f"{face.id} {label}?"
+        )
+        colours[face.id] = _colour(class_names.index(label)) if sure else GREY
+        _box(picture, places[face.id], colours[face.id], scale)
+    for face in reversed(nearest_last):
+        place, text, colour = places[face.id], texts[face.id], colours[face.id]
+        taken.append(_label(picture, place, text, colour, scale, taken))
     if bars:
         boxes = list(places.values())
         for face in reversed(nearest_last):
@@ -92,9 +97,14 @@ def draw(
     return picture
 
 
-def _colour(face: Face, class_names: Sequence[str], min_confidence: float) -> tuple:
-    label, _ = label_of(face, class_names, min_confidence)
-    return GREY if label == UNSURE else PALETTE[class_names.index(label) % len(PALETTE)]
+def _colour(index: int) -> tuple[int, int, int]:
+    """Returns the colour of a class."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def _darken(ground: np.ndarray) -> None:
+    """Darkens part of a picture, in place, so that light text stands out from it."""
+    np.copyto(ground, (ground * 0.3).astype(np.uint8))
 
 
 def _box(picture: np.ndarray, box: Box, colour: tuple, scale: float) -> None:
@@ -156,13 +166,9 @@ def _free_spot(
     ]
     inside = [area for area, spot in zip(moved, spots, strict=True) if area[1] == spot[1]]
     for area in (*inside, *moved):
-        if not any(_touch(area, other) for other in taken):
+        if not any(overlap(area, other) for other in taken):
             return area
     return moved[0]
-
-
-def _touch(a: Box, b: Box) -> bool:
-    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
 
 def _bars(
@@ -188,21 +194,20 @@ def _bars(
     for left, top in spots:
         area = (left, top, width, height)
         within = left >= 0 and top >= 0 and left + width <= columns and top + height <= rows
-        if within and not any(_touch(area, other) for other in (*boxes, *taken)):
+        if within and not any(overlap(area, other) for other in (*boxes, *taken)):
             break
     else:
         return None
-    ground = picture[top : top + height, left : left + width]
-    np.copyto(ground, (ground * 0.3).astype(np.uint8))
+    _darken(picture[top : top + height, left : left + width])
+    best = int(probs.argmax())
     for index, (name, share) in enumerate(zip(class_names, probs, strict=True)):
         base = top + row // 4 + (index + 1) * row
-        best = index == int(probs.argmax())
-        ink = WHITE if best else GREY
+        ink = WHITE if index == best else GREY
         _text(picture, name, (left + row // 2, base - row // 4), size, ink)
         start = left + names + row
         end = start + max(1, round(length * float(share)))
-        colour = PALETTE[index % len(PALETTE)]
-        cv2.rectangle(picture, (start, base - row + row // 5), (end, base - row // 5), colour, -1)
+        corners = (start, base - row + row // 5), (end, base - row // 5)
+        cv2.rectangle(picture, *corners, _colour(index), -1)
     return area
 
 
@@ -211,8 +216,7 @@ def _line(picture: np.ndarray, text: str, scale: float) -> Box:
     size = 10 * max(scale, 1)
     pad = round(size / 2)
     area = (0, 0, _text_width(text, size) + 2 * pad, round(size) + 2 * pad)
-    ground = picture[: area[3], : area[2]]
-    np.copyto(ground, (ground * 0.3).astype(np.uint8))
+    _darken(picture[: area[3], : area[2]])
     _text(picture, text, (pad, area[3] - pad), size, WHITE)
     return area
 
@@ -223,8 +227,7 @@ def _help(picture: np.ndarray, scale: float) -> None:
     row, column = round(2.1 * size), _text_width("space", size) + round(2 * size)
     width = column + max(_text_width(text, size) for _, text in KEYS) + round(2 * size)
     top = max(0, picture.shape[0] - row * len(KEYS) - round(size))
-    ground = picture[top:, :width]
-    np.copyto(ground, (ground * 0.3).astype(np.uint8))
+    _darken(picture[top:, :width])
     for number, (key, text) in enumerate(KEYS, start=1):
         _text(picture, key, (round(size), top + number * row), size, PALETTE[3])
         _text(picture, text, (column, top + number * row), size, WHITE)

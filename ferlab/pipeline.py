@@ -117,14 +117,15 @@ class Pipeline:
         self.seconds["detection"] += time.perf_counter() - start
         return faces
 
-    def classify(self, frame: Frame, faces: list[Face]) -> None:
-        """Gives the faces found in this frame their probabilities, all in one pass."""
+    def classify(self, frame: Frame, faces: list[Face]) -> list[Face]:
+        """Gives the faces found in this frame their probabilities, in one pass; returns those."""
         start = time.perf_counter()
         found = [face for face in faces if face.found_at == frame.time_s]
         pictures = [cut_out(frame.image, face.place(), self.margin) for face in found]
         for face, probs in zip(found, self.classifier(pictures), strict=True):
             face.observe(probs, frame.time_s, self.smoothing)
         self.seconds["classification"] += time.perf_counter() - start
+        return found
 
     def close(self) -> None:
         """Ends the detector's thread."""

@@ -16,7 +16,7 @@ from ferlab.calibration import calibration_error, fit_temperature
 from ferlab.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.cli import RESULTS_DIR
 from ferlab.data import SPLITS, Split, available_splits, load_split, split_path
-from ferlab.evaluation import evaluate, predict_logits
+from ferlab.evaluation import evaluate, predict_views
 from ferlab.files import UserError, require_writable
 from ferlab.recipe import Recipe
 from ferlab.runtime import (
@@ -108,7 +108,7 @@ def run(
         "recipe": asdict(recipe),
         **describe_machine(device),
     }
-    one_view = predict_logits(result.model, val.images.to(device), mirror=False)
+    one_view, _ = predict_views(result.model, val.images.to(device))
     temperature = fit_temperature(one_view.cpu().numpy(), val.labels.numpy())
     save_model(
         args.results_dir / f"{name}_model.pth",
@@ -158,13 +158,12 @@ def report(
 
     metrics, predictions = {}, {}
     for split_name, split in splits.items():
-        logits = predict_logits(model, split.images.to(device))
-        probs = logits.softmax(1).cpu().numpy()
+        one_view, mirrored = predict_views(model, split.images.to(device))
+        probs = ((one_view + mirrored) / 2).softmax(1).cpu().numpy()
         labels = split.labels.numpy()
         metrics[split_name] = evaluate(labels, probs, class_names, majority)
         metrics[split_name]["digest"] = split.digest()
         if split_name != "train":
-            one_view = predict_logits(model, split.images.to(device), mirror=False)
             for key, divisor in (("ece", 1.0), ("ece_calibrated", temperature)):
                 confidence = (one_view / divisor).softmax(1).cpu().numpy()
                 metrics[split_name][key] = calibration_error(confidence, labels)

@@ -132,18 +132,13 @@ class Tracker:
         places = [found[face.id] or face.place() for face in self.faces]
         overlaps = np.array([[overlap(box, place) for place in places] for box in detections])
         overlaps = overlaps.reshape(len(detections), len(places))
-        known = set()
         for row, column in zip(*linear_sum_assignment(-overlaps), strict=True):
             if overlaps[row, column] >= SAME_FACE:
-                known.add(row)
                 face = self.faces[column]
                 found[face.id] = found[face.id] or detections[row]
                 face.detected_at = self.time_s
-        return [
-            box
-            for row, box in enumerate(detections)
-            if row not in known and not (overlaps[row] >= SAME_FACE).any()
-        ]
+        known = (overlaps >= SAME_FACE).any(1)
+        return [box for row, box in enumerate(detections) if not known[row]]
 
     def resolve_clashes(self, found: dict[int, Box | None]) -> None:
         """Where two faces were found at the same place, leaves it to the one expected there."""

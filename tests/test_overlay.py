@@ -5,6 +5,7 @@ import pytest
 
 from ferlab import overlay
 from ferlab.data import CLASS_NAMES
+from ferlab.faces import overlap
 from ferlab.overlay import GREY, PALETTE, draw, label_of
 from ferlab.tracking import Face
 
@@ -29,10 +30,6 @@ def placed(monkeypatch):
 
     monkeypatch.setattr(overlay, "_label", note)
     return areas
-
-
-def touch(a, b):
-    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
 
 def test_the_frame_itself_is_left_alone():
@@ -66,7 +63,7 @@ def test_labels_lie_in_the_frame_and_apart(monkeypatch, size):
             assert x >= 0 and y >= 0 and y + h <= height
             assert x + w <= max(width, w)
             assert h >= 15, "tall enough to read"
-            assert not any(touch(areas[index], other) for other in areas[:index])
+            assert not any(overlap(areas[index], other) for other in areas[:index])
 
 
 @pytest.mark.parametrize(
