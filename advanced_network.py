@@ -14,6 +14,7 @@ short a budget light augmentation wins, and dropout only before the last layer (
 to the blocks); a longer budget wants more of both.
 """
 
+import argparse
 import sys
 
 import torch
@@ -22,6 +23,10 @@ from torch.nn import functional as F
 
 from ferlab import cli, stage
 from ferlab.augment import Augmentation
+from ferlab.data import IMAGE_SIZE
+from ferlab.files import UserError
+
+MOST_STAGES = 5  # each but the first halves the faces, from 24x24 or 16x16 down to one pixel
 
 
 class ResidualBlock(nn.Module):
@@ -108,31 +113,56 @@ class CNN(nn.Module):
         return self.head(self.stages(self.stem(images)))
 
 
-@cli.command
-def main(argv: list[str] | None = None) -> int:
-    """Runs the stage; returns the exit code."""
-    parser = cli.training_parser(__doc__, epochs=60, batch_size=128, lr=0.1, weight_decay=1e-3)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Returns the script's flags."""
+    result = cli.training_parser(__doc__, epochs=60, batch_size=128, lr=0.1, weight_decay=1e-3)
+    result.add_argument(
+        "--widths",
+        type=cli.positive(int),
+        nargs="+",
+        default=[64, 128, 256],
+        metavar="CHANNELS",
+        help="channels of each stage",
+    )
+    result.add_argument(
         "--dropout", type=cli.share, default=0.0, help="of channels, after each block"
     )
-    args = parser.parse_args(argv)
-    return stage.run(
-        "advanced",
-        "CNN",
-        CNN,
-        {"widths": [64, 128, 256], "blocks": 2, "dropout": args.dropout, "head_dropout": 0.3},
-        args,
+    return result
+
+
+def setup(args: argparse.Namespace) -> stage.Setup:
+    """Returns what the flags ask for.
+
+    Raises:
+        UserError: more stages than the faces can be halved.
+    """
+    if len(args.widths) > MOST_STAGES:
+        raise UserError(f"--widths: a {IMAGE_SIZE}x{IMAGE_SIZE} face allows {MOST_STAGES} stages")
+    return stage.Setup(
+        name="advanced",
+        title="CNN",
+        build=CNN,
+        config={"widths": args.widths, "blocks": 2, "dropout": args.dropout, "head_dropout": 0.3},
         augmentation=Augmentation(
             flip=True, rotation=10, translation=0.1, scale=0.1, brightness=0.1, contrast=0.2
         ),
-        optimizer="sgd",
-        label_smoothing=0.1,
-        ema_epochs=1.0,
-        clip=5.0,
-        warmup=0.06,
-        small_share=0.34,
-        small_size=32,
+        recipe={
+            "optimizer": "sgd",
+            "label_smoothing": 0.1,
+            "ema_epochs": 1.0,
+            "clip": 5.0,
+            "warmup": 0.06,
+            "small_share": 0.34,
+            "small_size": 32,
+        },
     )
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Runs the stage; returns the exit code."""
+    args = parser().parse_args(argv)
+    return stage.run(setup(args), args)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Every hidden unit sees all pixels at once, so a smile in one place teaches it no
 smile elsewhere; that is what the CNN adds.
 """
 
+import argparse
 import sys
 
 import torch
@@ -46,24 +47,38 @@ class MLP(nn.Module):
         return self.layers(images)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Returns the script's flags."""
+    result = cli.training_parser(__doc__, epochs=50, batch_size=256, lr=1e-3, weight_decay=0.05)
+    result.add_argument(
+        "--widths",
+        type=cli.positive(int),
+        nargs="+",
+        default=[1024, 512],
+        metavar="UNITS",
+        help="units of each hidden layer",
+    )
+    result.add_argument("--dropout", type=cli.share, default=0.25, help="of the hidden layers")
+    return result
+
+
+def setup(args: argparse.Namespace) -> stage.Setup:
+    """Returns what the flags ask for."""
+    return stage.Setup(
+        name="basic_nn",
+        title="MLP",
+        build=MLP,
+        config={"widths": args.widths, "dropout": args.dropout},
+        augmentation=Augmentation(flip=True, translation=0.04),
+        recipe={"optimizer": "adamw", "label_smoothing": 0.1, "ema_epochs": 1.0, "clip": 1.0},
+    )
+
+
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
-    parser = cli.training_parser(__doc__, epochs=50, batch_size=256, lr=1e-3, weight_decay=0.05)
-    parser.add_argument("--dropout", type=cli.share, default=0.25, help="of the hidden layers")
-    args = parser.parse_args(argv)
-    return stage.run(
-        "basic_nn",
-        "MLP",
-        MLP,
-        {"widths": [1024, 512], "dropout": args.dropout},
-        args,
-        augmentation=Augmentation(flip=True, translation=0.04),
-        optimizer="adamw",
-        label_smoothing=0.1,
-        ema_epochs=1.0,
-        clip=1.0,
-    )
+    args = parser().parse_args(argv)
+    return stage.run(setup(args), args)
 
 
 if __name__ == "__main__":

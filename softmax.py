@@ -9,6 +9,7 @@ Each class has one weight a pixel; the weights of a class, drawn as a picture, a
 that the class is recognised by. It knows no shape that may stand elsewhere in the picture.
 """
 
+import argparse
 import sys
 
 import torch
@@ -37,23 +38,30 @@ class SoftmaxRegression(nn.Module):
         return self.linear(images.flatten(1))
 
 
+def parser() -> argparse.ArgumentParser:
+    """Returns the script's flags."""
+    return cli.training_parser(
+        __doc__, epochs=20, batch_size=256, lr=3e-3, weight_decay=3.0, precision="float32"
+    )
+
+
+def setup(args: argparse.Namespace) -> stage.Setup:
+    """Returns what the flags ask for."""
+    return stage.Setup(
+        name="softmax",
+        title="softmax regression",
+        build=SoftmaxRegression,
+        config={},
+        augmentation=Augmentation(flip=True),
+        recipe={"optimizer": "adamw", "ema_epochs": 1.0},
+    )
+
+
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
-    parser = cli.training_parser(
-        __doc__, epochs=20, batch_size=256, lr=3e-3, weight_decay=3.0, precision="float32"
-    )
-    args = parser.parse_args(argv)
-    return stage.run(
-        "softmax",
-        "softmax regression",
-        SoftmaxRegression,
-        {},
-        args,
-        augmentation=Augmentation(flip=True),
-        optimizer="adamw",
-        ema_epochs=1.0,
-    )
+    args = parser().parse_args(argv)
+    return stage.run(setup(args), args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Augmentation of whole batches, on the device that holds them."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch.nn import functional as F
@@ -28,6 +28,11 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     erasing: float = 0.0
+
+    def scaled(self, factor: float) -> "Augmentation":
+        """Returns the same with every range `factor` times as wide; mirroring stays as it is."""
+        ranges = {k: v * factor for k, v in asdict(self).items() if not isinstance(v, bool)}
+        return replace(self, **ranges)
 
     def __call__(
         self, images: torch.Tensor, generator: torch.Generator, size: int | None = None

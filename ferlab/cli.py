@@ -147,6 +147,13 @@ def training_parser(
         help="vary the training faces",
     )
     group.add_argument(
+        "--augment-strength",
+        type=not_negative(float),
+        default=1.0,
+        metavar="FACTOR",
+        help="times the script's ranges of --augment; 0 leaves only the mirroring",
+    )
+    group.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=precision,

@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -30,46 +30,31 @@ from ferlab.training import fit
 Build = Callable[..., nn.Module]
 
 
-def run(
-    name: str,
-    title: str,
-    build: Build,
-    config: dict,
-    args: argparse.Namespace,
-    *,
-    augmentation: Augmentation,
-    **recipe_fields: str | float,
-) -> int:
-    """Trains and reports one model, or with `--evaluate` only reports its saved weights.
+@dataclass(frozen=True)
+class Setup:
+    """What a script trains: its network, and the part of the recipe that is its own.
 
-    Args:
+    Attributes:
         name: the model's name in file names.
         title: the model's name for people.
         build: makes the network from `config` and `classes`, the number of classes.
         config: the network's hyperparameters, plain types.
-        args: the parsed flags of `training_parser`.
         augmentation: of the train split, unless a flag turns it off.
-        recipe_fields: fields of `Recipe` that no flag sets, `optimizer` at least.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: whatever a user can mend.
+        recipe: fields of `Recipe` that no shared flag sets, `optimizer` at least.
     """
-    require_writable(args.results_dir)
-    device = choose_device(args.device)
-    if args.evaluate:
-        return report_saved(name, title, build, args, device)
 
-    splits = load_splits(args.data_dir, required=("train", "val"))
-    train, val = splits["train"], splits["val"]
-    checkpoint = args.results_dir / f"{name}_checkpoint.pth"
-    if args.resume and args.precision == "auto":  # whatever was measured when the run began
-        precision = load_checkpoint(checkpoint)["recipe"]["precision"]
-    else:
-        precision = str(choose_precision(args.precision, device)).removeprefix("torch.")
-    recipe = Recipe(
+    name: str
+    title: str
+    build: Build
+    config: dict
+    augmentation: Augmentation
+    recipe: dict[str, str | float]
+
+
+def recipe_of(setup: Setup, args: argparse.Namespace, precision: str) -> Recipe:
+    """Returns the recipe that a script's flags ask for, in the number format `precision`."""
+    augmentation = setup.augmentation.scaled(args.augment_strength)
+    return Recipe(
         epochs=args.epochs,
         batch_size=args.batch_size,
         lr=args.lr,
@@ -79,13 +64,46 @@ def run(
         oversample=args.oversample,
         precision=precision,
         seed=args.seed,
-        **recipe_fields,
+        **setup.recipe,
     )
-    config = {**config, "classes": len(train.class_names)}
-    seed_everything(args.seed, device)
-    model = build(**config)
+
+
+def new_network(setup: Setup, classes: int, seed: int, device: torch.device) -> nn.Module:
+    """Returns the network before training, its weights drawn from `seed`."""
+    seed_everything(seed, device)
+    return setup.build(**setup.config, classes=classes)
+
+
+def run(setup: Setup, args: argparse.Namespace) -> int:
+    """Trains and reports one model, or with `--evaluate` only reports its saved weights.
+
+    Args:
+        setup: what the script trains.
+        args: the parsed flags of `training_parser`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: whatever a user can mend.
+    """
+    require_writable(args.results_dir)
+    device = choose_device(args.device)
+    name, title = setup.name, setup.title
+    if args.evaluate:
+        return report_saved(name, title, setup.build, args, device)
+
+    splits = load_splits(args.data_dir, required=("train", "val"))
+    train, val = splits["train"], splits["val"]
+    checkpoint = args.results_dir / f"{name}_checkpoint.pth"
+    if args.resume and args.precision == "auto":  # whatever was measured when the run began
+        precision = load_checkpoint(checkpoint)["recipe"]["precision"]
+    else:
+        precision = str(choose_precision(args.precision, device)).removeprefix("torch.")
+    recipe = recipe_of(setup, args, precision)
+    classes = len(train.class_names)
     result = fit(
-        model,
+        new_network(setup, classes, args.seed, device),
         train.to(device),
         val.to(device),
         recipe,
@@ -114,7 +132,7 @@ def run(
         args.results_dir / f"{name}_model.pth",
         name,
         result.model,
-        config,
+        {**setup.config, "classes": classes},
         train.class_names,
         temperature,
         run_record,
@@ -185,19 +203,21 @@ def load_splits(
     data_dir: Path,
     required: tuple[str, ...] = (),
     class_names: tuple[str, ...] | None = None,
+    wanted: tuple[str, ...] = SPLITS,
 ) -> dict[str, Split]:
-    """Loads every split that is in `data_dir`, so that all faults show before the work.
+    """Loads every wanted split that is in `data_dir`, so that all faults show before the work.
 
     Args:
         data_dir: the folder of the split files.
         required: splits that must be there.
         class_names: what the classes must be; by default those of the first split.
+        wanted: splits that are looked at; no other file is opened.
 
     Raises:
         UserError: a split is missing, or one is not as it should be, or there is none at all.
     """
-    found = available_splits(data_dir)
-    splits = {name: load_split(data_dir, name) for name in SPLITS if name in (*found, *required)}
+    there = {*available_splits(data_dir), *required}
+    splits = {name: load_split(data_dir, name) for name in wanted if name in there}
     if not splits:
         raise UserError(f"{data_dir} holds no split; make it with: python dataset_preparation.py")
     expected = class_names or next(iter(splits.values())).class_names

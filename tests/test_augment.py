@@ -102,3 +102,10 @@ def test_small_copies_are_sampled_in_the_same_step():
     smooth = torch.linspace(-1, 1, 48).view(1, 1, 1, 48).expand(4, 1, 48, 48)
     result = augment(Augmentation(flip=False), smooth, size=32)
     torch.testing.assert_close(result[0, 0, 0], torch.linspace(-1, 1, 32), atol=0.02, rtol=0)
+
+
+def test_strength_scales_every_range_but_the_mirroring():
+    half = ALL.scaled(0.5)
+    assert half.flip is True and half.rotation == 5 and half.erasing == 0.25
+    assert ALL.scaled(1) == ALL
+    assert ALL.scaled(0) == Augmentation(flip=True)

@@ -285,6 +285,15 @@ def test_resume_of_something_else(capsys, results, data_dir, tmp_path):
     assert "is not a checkpoint" in refused(capsys, softmax, *args)
 
 
+def test_widths_decide_the_network(capsys, data_dir, tmp_path):
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--epochs", 1, "--quiet", "--widths"]
+    assert basic_nn.main([*map(str, args), "20", "10", "5"]) == 0
+    config = torch.load(tmp_path / "basic_nn_model.pth")["config"]
+    assert config["widths"] == [20, 10, 5]
+    line = refused(capsys, advanced_network, *args, *[8] * 6)
+    assert "--widths: a 48x48 face allows 5 stages" in line
+
+
 @pytest.mark.parametrize(
     "flag", [["--epochs", "0"], ["--lr", "nan"], ["--batch-size", "x"], ["--weight-decay", "-1"]]
 )
