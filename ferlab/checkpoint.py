@@ -13,7 +13,7 @@ MODEL_KEYS = {
     "model", "config", "state_dict", "class_names", "normalisation", "temperature", "run",
 }  # fmt: skip
 CHECKPOINT_KEYS = {
-    "recipe", "data", "model", "ema", "optimizer", "scheduler", "random", "history", "best",
+    "recipe", "data", "model", "ema", "optimizers", "schedulers", "random", "history", "best",
 }  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ferlab.data import IMAGE_SIZE
 
+REST_LR = 2.0  # SGD's learning rate beside Muon's
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -20,7 +22,8 @@ class Recipe:
         batch_size: images a step.
         lr: peak learning rate.
         weight_decay: of matrices and filters; biases and norms have none.
-        optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
+        optimizer: "sgd" (Nesterov momentum 0.9), "adamw", or "muon": Muon for the filters and
+            SGD, without weight decay, for the rest.
         warmup: share of the steps in which the learning rate rises to its peak; it then falls
             to zero along a cosine (arXiv 1608.03983).
         label_smoothing: probability spread over all classes.
@@ -54,16 +57,54 @@ class Recipe:
     seed: int = 0
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Returns the optimizer; only parameters of two and more dimensions decay."""
+class FilterMuon(torch.optim.Muon):
+    """Muon for convolutions: each filter bank is updated as one matrix `(outputs, rest)`.
+
+    Muon makes every step orthogonal, so that all directions of a layer learn equally fast
+    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+
+    Args:
+        banks: weights `(outputs, inputs, height, width)` in channels_last memory.
+        options: of `torch.optim.Muon`.
+    """
+
+    def __init__(self, banks: list[nn.Parameter], **options: float):
+        self.banks = banks
+        super().__init__([nn.Parameter(_as_matrix(bank.data)) for bank in banks], **options)
+
+    def step(self, closure: Callable | None = None) -> torch.Tensor | None:
+        """Updates the banks, whose memory the matrices share."""
+        for bank, matrix in zip(self.banks, self.param_groups[0]["params"], strict=True):
+            matrix.grad = _as_matrix(bank.grad)
+        return super().step(closure)
+
+
+def _as_matrix(bank: torch.Tensor) -> torch.Tensor:
+    """Views `(O, I, H, W)` in channels_last memory as `(O, H * W * I)`."""
+    return bank.permute(0, 2, 3, 1).flatten(1)
+
+
+def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Returns the optimizers that together train `model`, whose memory is channels_last.
+
+    Of the parameters that SGD or AdamW trains alone, those of two and more dimensions decay.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if recipe.optimizer == "muon":
+        banks = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1]
+        taken = {id(bank) for bank in banks}
+        rest = [p for p in parameters if id(p) not in taken]
+        return [
+            FilterMuon(banks, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=0.95),
+            torch.optim.SGD(rest, lr=REST_LR * recipe.lr, momentum=0.9, nesterov=True),
+        ]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+        return [torch.optim.AdamW(groups, lr=recipe.lr)]
+    return [torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)]
 
 
 def learning_rate_factor(steps: int, warmup: float) -> Callable[[int], float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
@@ -17,7 +18,7 @@ from ferlab.checkpoint import load_checkpoint, save_checkpoint
 from ferlab.data import Split
 from ferlab.evaluation import predict_logits
 from ferlab.files import UserError
-from ferlab.recipe import Recipe, build_optimizer, learning_rate_factor, moving_average
+from ferlab.recipe import Recipe, build_optimizers, learning_rate_factor, moving_average
 from ferlab.runtime import autocast, random_state, restore_random_state, seed_everything
 
 CHECK_EVERY = 20  # steps between looks at the loss: a look makes a GPU wait
@@ -62,10 +63,9 @@ class Trainer:
         self.steps_an_epoch = len(train) // self.batch_size
         self.precision = getattr(torch, recipe.precision)
         self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
-        self.optimizer = build_optimizer(self.model, recipe)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, learning_rate_factor(recipe.epochs * self.steps_an_epoch, recipe.warmup)
-        )
+        self.optimizers = build_optimizers(self.model, recipe)
+        factor = learning_rate_factor(recipe.epochs * self.steps_an_epoch, recipe.warmup)
+        self.schedulers = [LambdaLR(optimizer, factor) for optimizer in self.optimizers]
         self.ema = AveragedModel(
             self.model,
             multi_avg_fn=moving_average(recipe.ema_epochs * self.steps_an_epoch),
@@ -88,8 +88,8 @@ class Trainer:
             "data": self.train.digest(),
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "random": random_state(self.generator),
             "history": self.history,
             "best": self.best,
@@ -115,8 +115,10 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         except RuntimeError as error:
             raise UserError(f"{path} is of another network; start over without --resume") from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
         restore_random_state(state["random"], self.generator)
         self.history, self.best = state["history"], state["best"]
 
@@ -155,12 +157,13 @@ class Trainer:
                 logits = self.model(images)
             logits = logits.float()
             loss = self.loss(logits, labels)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             loss.backward()
             if self.recipe.clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-            self.optimizer.step()
-            self.scheduler.step()
+            for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
+                optimizer.step()
+                scheduler.step()
             self.ema.update_parameters(self.model)
             loss_sum += loss.detach()
             correct += (logits.argmax(1) == labels).sum()
@@ -200,7 +203,7 @@ class Trainer:
         val_loss, val_accuracy = self.validate(val)
         row = {
             "epoch": number,
-            "lr": self.scheduler.get_last_lr()[0],
+            "lr": self.schedulers[0].get_last_lr()[0],
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
             "val_loss": val_loss,
