@@ -26,6 +26,37 @@ from ferlab.augment import Augmentation
 from ferlab.data import IMAGE_SIZE
 from ferlab.files import UserError
 
+AUGMENTATION = Augmentation(
+    flip=True, rotation=10, translation=0.1, scale=0.1, brightness=0.1, contrast=0.2
+)
+PRESETS = {  # the first is the default
+    "default": {
+        "epochs": 60,
+        "batch_size": 256,
+        "optimizer": "muon",
+        "lr": 0.05,
+        "weight_decay": 0.05,
+        "widths": [64, 128, 256],
+        "blocks": 2,
+        "dropout": 0.0,
+        "head_dropout": 0.3,
+        "mixup": 0.3,
+        "small_share": 0.34,
+    },
+    "quick": {
+        "epochs": 16,
+        "batch_size": 256,
+        "optimizer": "muon",
+        "lr": 0.05,
+        "weight_decay": 0.05,
+        "widths": [32, 64, 128, 256],
+        "blocks": 2,
+        "dropout": 0.0,
+        "head_dropout": 0.2,
+        "mixup": 0.0,
+        "small_share": 0.5,
+    },
+}
 MOST_STAGES = 5  # each but the first halves the faces, from 24x24 or 16x16 down to one pixel
 
 
@@ -115,18 +146,28 @@ class CNN(nn.Module):
 
 def parser() -> argparse.ArgumentParser:
     """Returns the script's flags."""
-    result = cli.training_parser(__doc__, epochs=60, batch_size=128, lr=0.1, weight_decay=1e-3)
+    shared = ("epochs", "batch_size", "lr", "weight_decay")
+    result = cli.training_parser(__doc__, **{key: PRESETS["default"][key] for key in shared})
     result.add_argument(
         "--widths",
         type=cli.positive(int),
         nargs="+",
-        default=[64, 128, 256],
         metavar="CHANNELS",
         help="channels of each stage",
     )
+    result.add_argument("--blocks", type=cli.positive(int), help="residual blocks a stage")
+    result.add_argument("--dropout", type=cli.share, help="of channels, after each block")
+    result.add_argument("--head-dropout", type=cli.share, help="of features, before the last layer")
     result.add_argument(
-        "--dropout", type=cli.share, default=0.0, help="of channels, after each block"
+        "--optimizer", choices=("sgd", "adamw", "muon"), help="muon: for the filters, with SGD"
     )
+    result.add_argument(
+        "--mixup", type=cli.not_negative(float), help="mixes faces in pairs, 0 for none"
+    )
+    result.add_argument(
+        "--small-share", type=cli.share, help="of the epochs, the first ones, at 32x32"
+    )
+    result.set_presets(PRESETS)
     return result
 
 
@@ -142,17 +183,21 @@ def setup(args: argparse.Namespace) -> stage.Setup:
         name="advanced",
         title="CNN",
         build=CNN,
-        config={"widths": args.widths, "blocks": 2, "dropout": args.dropout, "head_dropout": 0.3},
-        augmentation=Augmentation(
-            flip=True, rotation=10, translation=0.1, scale=0.1, brightness=0.1, contrast=0.2
-        ),
+        config={
+            "widths": args.widths,
+            "blocks": args.blocks,
+            "dropout": args.dropout,
+            "head_dropout": args.head_dropout,
+        },
+        augmentation=AUGMENTATION,
         recipe={
-            "optimizer": "sgd",
+            "optimizer": args.optimizer,
             "label_smoothing": 0.1,
             "ema_epochs": 1.0,
             "clip": 5.0,
             "warmup": 0.06,
-            "small_share": 0.34,
+            "mixup": args.mixup,
+            "small_share": args.small_share,
             "small_size": 32,
         },
     )

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     path = args.results_dir / f"{name}_model.pth"
     save_model(path, name, model, {"classes": len(counts)}, train.class_names, 1.0, record)
-    return stage.report(name, title, model, 1.0, splits, record, args, device)
+    return stage.report(name, title, [(model, 1.0)], splits, record, args, device)
 
 
 if __name__ == "__main__":

@@ -48,9 +48,39 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return action.help if told else super()._get_help_string(action)
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose flag `--preset`, if there is one, chooses the defaults of the others."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.presets: dict[str, dict] = {}
+
+    def set_presets(self, presets: dict[str, dict]) -> None:
+        """Adds `--preset`.
+
+        Args:
+            presets: the defaults by the preset's name; the first is the default.
+        """
+        self.presets, usual = presets, next(iter(presets))
+        self.add_argument(
+            "--preset",
+            choices=presets,
+            default=usual,
+            help="the recipe: what the other flags are where they are not given",
+        )
+        self.set_defaults(**presets[usual])
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parses as argparse does, with the defaults of the preset that `args` name."""
+        if self.presets:
+            chosen, _ = super().parse_known_args(args)
+            self.set_defaults(**self.presets[chosen.preset])
+        return super().parse_known_args(args, namespace)
+
+
+def parser(description: str | None) -> Parser:
     """Returns a parser whose help is the script's docstring, with each flag's default shown."""
-    return argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
+    return Parser(description=description, formatter_class=_HelpFormatter)
 
 
 def positive(kind: type) -> Callable[[str], float]:
@@ -87,7 +117,7 @@ def share(text: str) -> float:
     return value
 
 
-def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
+def evaluation_parser(description: str | None) -> Parser:
     """Returns a parser with the flags that the baseline too understands."""
     result = parser(description)
     result.add_argument("--data-dir", type=Path, default=DATA_DIR, help="the split files' folder")
@@ -102,8 +132,10 @@ def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument(
         "--weights",
         type=Path,
-        help="the weights of --evaluate (default: <model>_model.pth in --results-dir, else in "
-        f"{RESULTS_DIR})",
+        nargs="+",
+        metavar="FILE",
+        help="the weights of --evaluate, several for an ensemble that averages their probabilities "
+        f"(default: <model>_model.pth in --results-dir, else in {RESULTS_DIR})",
     )
     result.add_argument("--seed", type=int, default=0, help="of everything random")
     result.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
@@ -119,7 +151,7 @@ def training_parser(
     lr: float,
     weight_decay: float,
     precision: str = "auto",
-) -> argparse.ArgumentParser:
+) -> Parser:
     """Returns a parser with all shared flags; the arguments are the script's defaults."""
     result = evaluation_parser(description)
     group = result.add_argument_group("training")

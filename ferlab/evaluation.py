@@ -44,6 +44,31 @@ def predict_logits(
     return (plain + mirrored) / 2
 
 
+def predict_members(
+    members: list[tuple[nn.Module, float]], images: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the mean probabilities of one network or several.
+
+    Args:
+        members: each network with its temperature.
+        images: float32 `(N, 1, 48, 48)` in [-1, 1], on the device to compute on.
+
+    Returns:
+        Three times float32 `(N, classes)`: of logits averaged over two views, which is what is
+        reported; of the plain view alone, which is what the live program sees; and of that view
+        with each network's logits divided by its temperature.
+    """
+    sums: list[torch.Tensor] = []
+    for model, temperature in members:
+        model = model.to(images.device, memory_format=torch.channels_last)
+        plain, mirrored = predict_views(model, images)
+        logits = ((plain + mirrored) / 2, plain, plain / temperature)
+        probs = [each.softmax(1) for each in logits]
+        sums = [a + b for a, b in zip(sums, probs, strict=True)] if sums else probs
+    reported, live, calibrated = ((each / len(members)).cpu().numpy() for each in sums)
+    return reported, live, calibrated
+
+
 def evaluate(
     labels: np.ndarray, probs: np.ndarray, class_names: tuple[str, ...], majority: int
 ) -> dict:

@@ -1,4 +1,4 @@
-"""The pictures: training curves, confusion matrix, comparison of the models.
+"""The pictures: training curves, confusion matrix, errors, comparison of the models.
 
 They are drawn without pyplot, so that no backend or setting of the importing program is touched.
 Equal numbers give equal bytes.
@@ -19,6 +19,7 @@ from ferlab.files import atomic_path
 # Okabe & Ito's palette, which colour-blind readers can tell apart, and two greys.
 BLUE, ORANGE, DARK, GREY = "#0072B2", "#D55E00", "#222222", "#666666"
 DPI = 130
+ERROR_GRID = (4, 6)  # rows and columns of faces
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
     "font.size": 10,
@@ -117,6 +118,44 @@ def plot_confusion_matrix(
         axes.set(xlabel="predicted", ylabel="true")
         figure.suptitle(title, fontsize=12, fontweight="bold")
         note = "each row adds up to 100 % of a true class; the diagonal is the class's recall"
+        figure.supxlabel(note, fontsize=8.5, color=GREY)
+
+
+def plot_errors(
+    path: str | os.PathLike,
+    title: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    probs: np.ndarray,
+    class_names: Sequence[str],
+) -> None:
+    """Draws the wrongly predicted faces of which the network was most certain.
+
+    Many of them are errors of the label, which is what the picture is there to show.
+
+    Args:
+        path: the PNG file.
+        title: stands above.
+        images: `(N, 48, 48)`, from black -1 to white 1.
+        labels: int `(N,)`, the true classes.
+        probs: `(N, classes)`.
+        class_names: the classes' names.
+    """
+    preds = probs.argmax(1)
+    wrong = np.flatnonzero(preds != labels)
+    worst = wrong[np.argsort(-probs[wrong].max(1), kind="stable")][: ERROR_GRID[0] * ERROR_GRID[1]]
+    with _picture(path, 8.4, 7.2) as figure:
+        panels = figure.subplots(*ERROR_GRID)
+        for axes in panels.flat:
+            axes.set_axis_off()
+        for axes, index in zip(panels.flat, worst, strict=False):
+            axes.imshow(images[index], cmap="gray", vmin=-1, vmax=1)
+            predicted = f"{class_names[preds[index]]} {100 * probs[index].max():.0f} %"
+            axes.set_title(f"{predicted}\n(label: {class_names[labels[index]]})", fontsize=8.5)
+        figure.suptitle(title, fontsize=12, fontweight="bold")
+        note = (
+            f"of {len(wrong):,} errors among {len(labels):,} faces; in brackets the dataset's label"
+        )
         figure.supxlabel(note, fontsize=8.5, color=GREY)
 
 

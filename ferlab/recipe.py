@@ -33,6 +33,8 @@ class Recipe:
             a step costs a fraction of a full one; needs augmentation.
         small_share: share of the epochs trained at `small_size`; none of them counts as best.
         augmentation: fields of `Augmentation`, or None for no augmentation.
+        mixup: how strongly faces are mixed in pairs, their labels with them: the parameter of the
+            beta distribution of the shares (arXiv 1710.09412); 0 for no mixing.
         class_weights: "none", or "balanced": a class weighs n / (classes * its count).
         oversample: draws images so that every class is seen equally often.
         precision: "float32" or "bfloat16", of the forward and backward pass.
@@ -51,6 +53,7 @@ class Recipe:
     small_size: int = IMAGE_SIZE
     small_share: float = 0.0
     augmentation: dict | None = None
+    mixup: float = 0.0
     class_weights: str = "none"
     oversample: bool = False
     precision: str = "float32"

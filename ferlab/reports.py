@@ -10,8 +10,9 @@ import numpy as np
 
 from ferlab.checkpoint import script_of
 from ferlab.cli import stage_command
+from ferlab.data import Split
 from ferlab.files import atomic_path, write_text
-from ferlab.plots import plot_confusion_matrix, plot_curves
+from ferlab.plots import plot_confusion_matrix, plot_curves, plot_errors
 
 STAGES = (
     "baseline.py",
@@ -54,6 +55,21 @@ def write_history(
         for row in history:
             writer.writerow({key: _short(value) for key, value in row.items()})
     plot_curves(folder / f"{name}_curves.png", title, history, best_epoch)
+
+
+def write_errors(
+    folder: Path, record: dict, split: Split, predictions: dict[str, np.ndarray]
+) -> None:
+    """Draws the most confident errors on the split that the text shows in full."""
+    shown = last_split(record)
+    plot_errors(
+        folder / f"{record['model']}_errors.png",
+        f"{record['title']}: the most confident errors on the {shown} split",
+        split.images[:, 0].numpy(),
+        split.labels.numpy(),
+        predictions[f"{shown}_probs"],
+        split.class_names,
+    )
 
 
 def write_predictions(folder: Path, name: str, predictions: dict[str, np.ndarray]) -> None:

@@ -16,7 +16,7 @@ from ferlab.calibration import calibration_error, fit_temperature
 from ferlab.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.cli import RESULTS_DIR
 from ferlab.data import SPLITS, Split, available_splits, load_split, split_path
-from ferlab.evaluation import evaluate, predict_views
+from ferlab.evaluation import evaluate, predict_members, predict_views
 from ferlab.files import UserError, require_writable
 from ferlab.recipe import Recipe
 from ferlab.runtime import (
@@ -138,60 +138,82 @@ def run(setup: Setup, args: argparse.Namespace) -> int:
         run_record,
     )
     reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)
-    return report(name, title, result.model, temperature, splits, run_record, args, device)
+    return report(name, title, [(result.model, temperature)], splits, run_record, args, device)
 
 
 def report_saved(
     name: str, title: str, build: Build, args: argparse.Namespace, device: torch.device
 ) -> int:
-    """Writes the reports of saved weights, training nothing."""
+    """Writes the reports of saved weights, training nothing; several files make an ensemble."""
     file = f"{name}_model.pth"
     places = [args.results_dir / file, RESULTS_DIR / file]
-    path = args.weights or next((p for p in places if p.is_file()), places[0])
-    model, content = load_model(path, name, build)
-    print(f"weights: {path}")
-    splits = load_splits(args.data_dir, class_names=tuple(content["class_names"]))
-    record = {**content["run"], "evaluated_by": command_line(), "weights": str(path)}
-    return report(name, title, model, content["temperature"], splits, record, args, device)
+    paths = args.weights or [next((p for p in places if p.is_file()), places[0])]
+    members, contents = [], []
+    for path in paths:
+        model, content = load_model(path, name, build)
+        members.append((model, content["temperature"]))
+        contents.append(content)
+        print(f"weights: {path}")
+    class_names = contents[0]["class_names"]
+    for path, content in zip(paths, contents, strict=True):
+        if content["class_names"] != class_names:
+            raise UserError(f"{path} and {paths[0]} tell different classes apart; leave one out")
+    splits = load_splits(args.data_dir, class_names=tuple(class_names))
+    record = {**contents[0]["run"], "evaluated_by": command_line()}
+    record["weights"] = ", ".join(map(str, paths))
+    if len(paths) > 1:
+        title = f"{title}, ensemble of {len(paths)}"
+        for key in ("parameters", "seconds"):
+            record[key] = sum(content["run"][key] for content in contents)
+    return report(name, title, members, splits, record, args, device)
 
 
 def report(
     name: str,
     title: str,
-    model: nn.Module,
-    temperature: float,
+    members: list[tuple[nn.Module, float]],
     splits: dict[str, Split],
     run_record: dict,
     args: argparse.Namespace,
     device: torch.device,
 ) -> int:
-    """Evaluates a network on `splits` and writes the results contract's files.
+    """Evaluates networks on `splits` and writes the results contract's files.
 
     The reported numbers are computed in float32 wherever the weights were trained, so that they
     are the same on every machine.
+
+    Args:
+        name: the model's name in file names.
+        title: the model's name for people.
+        members: each network with its temperature; several are averaged in their probabilities.
+        splits: what to evaluate on.
+        run_record: how the weights came about.
+        args: the parsed flags.
+        device: where to compute.
     """
     class_names = next(iter(splits.values())).class_names
     majority = max(range(len(class_names)), key=run_record["train_counts"].__getitem__)
-    model = model.to(device, memory_format=torch.channels_last)
 
     metrics, predictions = {}, {}
     for split_name, split in splits.items():
-        one_view, mirrored = predict_views(model, split.images.to(device))
-        probs = ((one_view + mirrored) / 2).softmax(1).cpu().numpy()
-        labels = split.labels.numpy()
+        labels, images = split.labels.numpy(), split.images.to(device)
+        probs, live, calibrated = predict_members(members, images)
         metrics[split_name] = evaluate(labels, probs, class_names, majority)
         metrics[split_name]["digest"] = split.digest()
         if split_name != "train":
-            for key, divisor in (("ece", 1.0), ("ece_calibrated", temperature)):
-                confidence = (one_view / divisor).softmax(1).cpu().numpy()
-                metrics[split_name][key] = calibration_error(confidence, labels)
+            metrics[split_name]["ece"] = calibration_error(live, labels)
+            metrics[split_name]["ece_calibrated"] = calibration_error(calibrated, labels)
             predictions[f"{split_name}_labels"] = labels.astype("int8")
             predictions[f"{split_name}_probs"] = probs
     record = {"model": name, "title": title, "class_names": list(class_names)}
-    run_record = {**run_record, "temperature": temperature}
+    temperatures = [temperature for _, temperature in members]
+    run_record = {**run_record, "temperature": sum(temperatures) / len(temperatures)}
     record |= {"parameters": run_record["parameters"], **metrics, "run": run_record}
     reports.write_predictions(args.results_dir, name, predictions)
     text = reports.write_results(args.results_dir, record, args.data_dir)
+    shown = reports.last_split(record)
+    if shown != "train" and run_record["parameters"]:
+        reports.write_errors(args.results_dir, record, splits[shown], predictions)
     if not args.quiet:
         print(text)
     following = reports.next_command(name, args.data_dir, args.results_dir)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
+from torchvision.transforms.v2 import MixUp
 from tqdm import tqdm
 
 from ferlab.augment import Augmentation
@@ -63,6 +64,8 @@ class Trainer:
         self.steps_an_epoch = len(train) // self.batch_size
         self.precision = getattr(torch, recipe.precision)
         self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
+        classes = len(train.class_names)
+        self.mixup = MixUp(alpha=recipe.mixup, num_classes=classes) if recipe.mixup else None
         self.optimizers = build_optimizers(self.model, recipe)
         factor = learning_rate_factor(recipe.epochs * self.steps_an_epoch, recipe.warmup)
         self.schedulers = [LambdaLR(optimizer, factor) for optimizer in self.optimizers]
@@ -153,10 +156,13 @@ class Trainer:
             images, labels = self.train.images[rows], self.train.labels[rows]
             if self.augment:
                 images = self.augment(images, self.generator, self.small_size)
+            targets = labels
+            if self.mixup:
+                images, targets = self.mixup(images, labels)
             with autocast(self.device, self.precision):
                 logits = self.model(images)
             logits = logits.float()
-            loss = self.loss(logits, labels)
+            loss = self.loss(logits, targets)
             self.model.zero_grad(set_to_none=True)
             loss.backward()
             if self.recipe.clip:

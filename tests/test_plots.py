@@ -10,7 +10,7 @@ from PIL import Image
 
 from conftest import ROOT
 from ferlab.files import UserError
-from ferlab.plots import plot_comparison, plot_confusion_matrix, plot_curves
+from ferlab.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_errors
 
 NAMES = ["angry", "disgust", "happy"]
 MATRIX = np.array([[5, 1, 2], [0, 0, 0], [1, 0, 1234]])
@@ -49,7 +49,17 @@ def comparison(path, rows=None, majority=0.25, split="test"):
     plot_comparison(path, split, rows or [make_row(), make_row(title="CNN")], majority)
 
 
-@pytest.mark.parametrize("draw", [curves, confusion, comparison])
+def errors(path, count=40, wrong=30):
+    rng = np.random.default_rng(0)
+    labels = np.zeros(count, dtype=int)
+    probs = np.full((count, 3), 0.1)
+    probs[:, 0] = 0.8
+    probs[:wrong] = probs[:wrong][:, [1, 0, 2]] * np.linspace(1, 0.7, wrong)[:, None]
+    images = rng.uniform(-1, 1, (count, 48, 48))
+    plot_errors(path, "CNN: the most confident errors", images, labels, probs, NAMES)
+
+
+@pytest.mark.parametrize("draw", [curves, confusion, comparison, errors])
 def test_equal_numbers_give_equal_bytes_of_a_whole_picture(tmp_path, draw):
     draw(tmp_path / "new" / "one.png")
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30}):

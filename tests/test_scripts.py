@@ -26,7 +26,7 @@ SCRIPTS = {
     "advanced": advanced_network,
 }
 FILES = ("results.txt", "metrics.json", "model.pth", "predictions.npz", "confusion_matrix.png")
-TRAINING_FILES = ("history.csv", "curves.png", "checkpoint.pth")
+TRAINING_FILES = ("history.csv", "curves.png", "checkpoint.pth", "errors.png")
 
 
 def flags(name):
@@ -102,6 +102,35 @@ def test_evaluate_repeats_the_numbers_without_training(results, data_dir, tmp_pa
     assert again["test"] == first["test"]
     assert "train" not in again and "val" not in again
     assert not list(out.glob("*_model.pth"))
+
+
+def test_evaluate_of_several_weights_averages_their_probabilities(results, data_dir, tmp_path):
+    args = ["--data-dir", data_dir, "--quiet"]
+    other = tmp_path / "seed_1"
+    train = ["--results-dir", other, "--seed", "1", "--epochs", "1", "--batch-size", "40"]
+    assert softmax.main([*map(str, [*args, *train])]) == 0
+    files = [folder / "softmax_model.pth" for folder in (results, other)]
+    out = ["--evaluate", "--results-dir", tmp_path / "both", "--weights", *files]
+    assert softmax.main([*map(str, [*args, *out])]) == 0
+    probs = [
+        np.load(folder / "softmax_predictions.npz")["test_probs"]
+        for folder in (results, other, tmp_path / "both")
+    ]
+    assert np.allclose((probs[0] + probs[1]) / 2, probs[2], atol=1e-6)
+    record = json.loads((tmp_path / "both" / "softmax_metrics.json").read_text())
+    one = json.loads((other / "softmax_metrics.json").read_text())
+    assert record["parameters"] == 2 * one["parameters"]
+    assert record["title"].endswith("ensemble of 2")
+
+
+def test_preset_chooses_the_defaults_and_flags_go_before_it():
+    quick = advanced_network.parser().parse_args(["--preset", "quick"])
+    assert vars(quick).items() >= advanced_network.PRESETS["quick"].items()
+    usual = advanced_network.parser().parse_args([])
+    assert vars(usual).items() >= advanced_network.PRESETS["default"].items()
+    for order in (["--lr", "0.3", "--preset", "quick"], ["--preset", "quick", "--lr", "0.3"]):
+        mixed = advanced_network.parser().parse_args(order)
+        assert mixed.lr == 0.3 and mixed.epochs == quick.epochs
 
 
 def test_evaluate_elsewhere_takes_the_reference_weights(

@@ -10,7 +10,7 @@ from conftest import make_split
 from ferlab import training
 from ferlab.checkpoint import load_checkpoint
 from ferlab.files import UserError
-from ferlab.recipe import Recipe, build_optimizer, learning_rate_factor, moving_average
+from ferlab.recipe import Recipe, build_optimizers, learning_rate_factor, moving_average
 from ferlab.training import Trainer, fit
 
 TRAIN, VAL = make_split(20, seed=0), make_split(6, seed=1)
@@ -44,6 +44,7 @@ def network(seed=0):
         nn.Conv2d(1, 8, 5, stride=2),
         nn.BatchNorm2d(8),
         nn.ReLU(),
+        nn.Conv2d(8, 8, 3),
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
         nn.Dropout(0.2),
@@ -81,9 +82,14 @@ def stopped_after(epochs, monkeypatch, path, recipe=RECIPE):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_resumed_run_is_bit_identical(tmp_path, monkeypatch, optimizer, precision):
-    recipe = change(optimizer=optimizer, precision=precision, oversample=optimizer == "adamw")
+    recipe = change(
+        optimizer=optimizer,
+        precision=precision,
+        oversample=optimizer == "adamw",
+        mixup=0.3 if optimizer == "muon" else 0.0,
+    )
     whole = train(tmp_path / "whole.pth", recipe)
     stopped_after(2, monkeypatch, tmp_path / "parts.pth", recipe)
     # The resumed process starts from other weights: all must come from the file.
@@ -223,7 +229,8 @@ def test_moving_average_follows_and_lags():
 
 def test_biases_and_norms_do_not_decay():
     model = network()
-    decaying, free = build_optimizer(model, RECIPE).param_groups
+    [optimizer] = build_optimizers(model, RECIPE)
+    decaying, free = optimizer.param_groups
     assert all(p.ndim >= 2 for p in decaying["params"]) and decaying["weight_decay"] > 0
     assert all(p.ndim < 2 for p in free["params"]) and free["weight_decay"] == 0
     assert len(decaying["params"]) + len(free["params"]) == len(list(model.parameters()))
@@ -246,4 +253,35 @@ def test_too_little_memory_is_one_line(tmp_path, monkeypatch):
 def test_fewer_images_than_a_batch_train_in_one_step():
     trainer = Trainer(network(), TRAIN, change(batch_size=10_000))
     assert trainer.order().shape == (1, len(TRAIN))
-    assert math.isfinite(trainer.optimizer.param_groups[0]["lr"])
+    assert math.isfinite(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_muon_makes_the_steps_of_filters_orthogonal():
+    model = network().to(memory_format=torch.channels_last)
+    bank = model[3].weight
+    before = bank.detach().clone()
+    muon, sgd = build_optimizers(model, change(optimizer="muon", weight_decay=0.0, lr=0.1))
+    assert muon.banks == [bank], "the first convolution has one input channel: SGD's"
+    steps = len(muon.param_groups[0]["params"]) + len(sgd.param_groups[0]["params"])
+    assert steps == len(list(model.parameters()))
+    model(TRAIN.images[:32]).square().sum().backward()
+    muon.step()
+    change_of_bank = (bank.detach() - before).flatten(1)
+    singular = torch.linalg.svdvals(change_of_bank) / 0.1
+    assert singular.min() > 0.5 and singular.max() < 1.5, "Newton-Schulz comes near to 1"
+
+
+def test_mixup_trains_on_mixed_faces_and_labels(monkeypatch):
+    trainer = Trainer(network(), TRAIN, change(mixup=0.5, augmentation=None, label_smoothing=0.0))
+    seen = []
+    loss = trainer.loss
+
+    def remember(logits, targets):
+        seen.append(targets)
+        return loss(logits, targets)
+
+    monkeypatch.setattr(trainer, "loss", remember)
+    trainer.epoch(VAL, quiet=True)
+    targets = torch.cat(seen)
+    assert targets.shape[1] == 7 and torch.allclose(targets.sum(1), torch.ones(len(targets)))
+    assert (targets.max(1).values < 0.999).any()

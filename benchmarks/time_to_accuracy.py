@@ -1,0 +1,179 @@
+"""Time to an accuracy on val: a preset of advanced_network.py against a plain PyTorch recipe.
+
+    python benchmarks/time_to_accuracy.py --data-dir processed_data
+    python benchmarks/time_to_accuracy.py --preset default --target 0.68
+
+The preset trains until it reaches the target. Then the same network trains for as many seconds
+(times `--patience`) the way tutorials write it: float32, torchvision's ImageFolder and transforms
+on the CPU, a DataLoader with two workers, SGD with a cosine schedule that ends with the time. Only
+training is timed, not validation. The share of the machine is the rate of the network's own
+operations, forward and backward, over the rate of a large matrix product in bfloat16 and in
+float32, measured in the same run.
+"""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from tqdm import tqdm
+
+import advanced_network
+from ferlab import cli, stage
+from ferlab.data import IMAGE_SIZE, Split
+from ferlab.evaluation import predict_logits
+from ferlab.pictures import find_splits
+from ferlab.runtime import choose_device, choose_precision, describe_machine
+from ferlab.training import Trainer
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, side: int = 4096) -> float:
+    """Returns the FLOP a second of a square matrix product, best of several."""
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    best = math.inf
+    for _ in range(6):
+        start = time.perf_counter()
+        (left @ right)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
+
+
+def step_flop(model: nn.Module, size: int) -> float:
+    """Returns the FLOP of a training step a face: forward and backward, at that size."""
+    model = model.cpu()
+    images = torch.zeros(2, 1, size, size)
+    with FlopCounterMode(display=False) as counter:
+        model(images).sum().backward()
+    return counter.get_total_flops() / len(images)
+
+
+def run_preset(flags: argparse.Namespace, splits: dict[str, Split], target: float) -> dict:
+    """Trains a preset until it reaches the target; returns what was measured."""
+    device = choose_device(flags.device)
+    precision = str(choose_precision(flags.precision, device)).removeprefix("torch.")
+    setup = advanced_network.setup(flags)
+    classes = len(splits["train"].class_names)
+    fresh = stage.new_network(setup, classes, flags.seed, device)
+    flop = {size: step_flop(fresh, size) for size in (setup.recipe["small_size"], IMAGE_SIZE)}
+    fresh = stage.new_network(setup, classes, flags.seed, device)
+    recipe = stage.recipe_of(setup, flags, precision)
+    trainer = Trainer(fresh, splits["train"].to(device), recipe)
+    val = splits["val"].to(device)
+    done = {"seconds": 0.0, "images": 0, "flop": 0.0, "accuracy": 0.0}
+    while len(trainer.history) < recipe.epochs and done["accuracy"] < target:
+        size = trainer.small_size or IMAGE_SIZE
+        row = trainer.epoch(val, flags.quiet)
+        seen = trainer.steps_an_epoch * trainer.batch_size
+        done["seconds"] += row["train_seconds"]
+        done["images"] += seen
+        done["flop"] += seen * flop[size]
+        done["accuracy"] = max(done["accuracy"], trainer.best["val_accuracy"])
+        print(f"  epoch {row['epoch']}: {done['seconds']:.0f} s, val {row['val_accuracy']:.4f}")
+    return done | {"precision": recipe.precision, "epochs": len(trainer.history)}
+
+
+def run_plain(flags: argparse.Namespace, val: Split, seconds: float) -> dict:
+    """Trains the preset's network the plain way for that long; returns what was measured."""
+    device = choose_device(flags.device)
+    setup = advanced_network.setup(flags)
+    model = stage.new_network(setup, len(val.class_names), flags.seed, device)
+    flop = step_flop(model, IMAGE_SIZE)
+    model = model.to(device)
+    transform = transforms.Compose(
+        [
+            transforms.Grayscale(),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1)),
+            transforms.Resize((IMAGE_SIZE, IMAGE_SIZE)),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5], [0.5]),
+        ]
+    )
+    faces = ImageFolder(str(find_splits(flags.source)["train"]), transform)
+    loader = DataLoader(faces, batch_size=128, shuffle=True, num_workers=2, drop_last=True)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    model.train()
+    images_seen, start = 0, time.perf_counter()
+    with tqdm(total=round(seconds), unit="s", leave=False, disable=flags.quiet) as progress:
+        while (elapsed := time.perf_counter() - start) < seconds:
+            for images, labels in loader:
+                elapsed = time.perf_counter() - start
+                if elapsed >= seconds:
+                    break
+                for group in optimizer.param_groups:
+                    group["lr"] = 0.05 * (1 + math.cos(math.pi * elapsed / seconds))
+                loss = F.cross_entropy(model(images.to(device)), labels.to(device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                images_seen += len(images)
+                progress.update(round(elapsed) - progress.n)
+    logits = predict_logits(model, val.images.to(device)).cpu()
+    accuracy = (logits.argmax(1) == val.labels).float().mean().item()
+    return {
+        "seconds": elapsed,
+        "images": images_seen,
+        "flop": images_seen * flop,
+        "accuracy": accuracy,
+        "precision": "float32",
+        "epochs": images_seen / len(faces),
+    }
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code."""
+    parser = advanced_network.parser()
+    parser.description = __doc__
+    parser.add_argument(
+        "--target", type=cli.share, default=0.65, help="accuracy on val; people attain 0.65"
+    )
+    parser.add_argument(
+        "--patience",
+        type=cli.positive(float),
+        default=1.0,
+        help="the plain recipe's time, in times of the preset's",
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        default=Path("data/face-expression-recognition-dataset"),
+        help="the dataset's folder, for the plain recipe",
+    )
+    parser.set_defaults(preset="quick")
+    flags = parser.parse_args(argv)
+    splits = stage.load_splits(flags.data_dir, ("train", "val"), wanted=("train", "val"))
+    find_splits(flags.source)  # so that a fault shows before the work
+
+    device = choose_device(flags.device)
+    rates = {dtype: product_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    print(f"{describe_machine(device)['device_name']}, matrix product:", end=" ")
+    print(", ".join(f"{rate / 1e9:,.0f} GFLOP/s {str(d)[6:]}" for d, rate in rates.items()))
+    sides = {f"preset {flags.preset}": run_preset(flags, splits, flags.target)}
+    seconds = sides[f"preset {flags.preset}"]["seconds"]
+    sides["plain recipe"] = run_plain(flags, splits["val"], seconds * flags.patience)
+    print(f"{'':16}{'val':>8}{'seconds':>9}{'epochs':>8}{'images/s':>10}{'GFLOP/s':>9}{'share':>8}")
+    for name, side in sides.items():
+        rate = side["flop"] / side["seconds"]
+        share = rate / rates[getattr(torch, side["precision"])]
+        print(
+            f"{name:16}{side['accuracy']:8.4f}{side['seconds']:9.0f}{side['epochs']:8.1f}"
+            f"{side['images'] / side['seconds']:10,.0f}{rate / 1e9:9,.0f}{share:8.0%}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
