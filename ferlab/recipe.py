@@ -37,6 +37,9 @@ class Recipe:
             beta distribution of the shares (arXiv 1710.09412); 0 for no mixing.
         class_weights: "none", or "balanced": a class weighs n / (classes * its count).
         oversample: draws images so that every class is seen equally often.
+        frozen_epochs: epochs, the first ones, in which only the new layers of a pretrained network
+            learn; they have a schedule of their own.
+        frozen_lr: peak learning rate in those.
         precision: "float32" or "bfloat16", of the forward and backward pass.
         seed: of weights, order, augmentation and dropout.
     """
@@ -56,6 +59,8 @@ class Recipe:
     mixup: float = 0.0
     class_weights: str = "none"
     oversample: bool = False
+    frozen_epochs: int = 0
+    frozen_lr: float = 0.0
     precision: str = "float32"
     seed: int = 0
 
@@ -108,6 +113,21 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
     if recipe.optimizer == "adamw":
         return [torch.optim.AdamW(groups, lr=recipe.lr)]
     return [torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)]
+
+
+def schedule(recipe: Recipe, steps_an_epoch: int) -> Callable[[int], float]:
+    """Returns the factor of `recipe.lr` as a function of the step, frozen epochs included."""
+    frozen = recipe.frozen_epochs * steps_an_epoch
+    steps = recipe.epochs * steps_an_epoch - frozen
+    later = learning_rate_factor(steps, recipe.warmup)
+    first = learning_rate_factor(frozen, recipe.warmup)
+
+    def factor(step: int) -> float:
+        if step < frozen:
+            return recipe.frozen_lr / recipe.lr * first(step)
+        return later(step - frozen)
+
+    return factor
 
 
 def learning_rate_factor(steps: int, warmup: float) -> Callable[[int], float]:

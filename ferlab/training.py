@@ -19,7 +19,7 @@ from ferlab.checkpoint import load_checkpoint, save_checkpoint
 from ferlab.data import Split
 from ferlab.evaluation import predict_logits
 from ferlab.files import UserError
-from ferlab.recipe import Recipe, build_optimizers, learning_rate_factor, moving_average
+from ferlab.recipe import Recipe, build_optimizers, moving_average, schedule
 from ferlab.runtime import autocast, random_state, restore_random_state, seed_everything
 
 CHECK_EVERY = 20  # steps between looks at the loss: a look makes a GPU wait
@@ -67,7 +67,7 @@ class Trainer:
         classes = len(train.class_names)
         self.mixup = MixUp(alpha=recipe.mixup, num_classes=classes) if recipe.mixup else None
         self.optimizers = build_optimizers(self.model, recipe)
-        factor = learning_rate_factor(recipe.epochs * self.steps_an_epoch, recipe.warmup)
+        factor = schedule(recipe, self.steps_an_epoch)
         self.schedulers = [LambdaLR(optimizer, factor) for optimizer in self.optimizers]
         self.ema = AveragedModel(
             self.model,
@@ -150,6 +150,8 @@ class Trainer:
             UserError: the loss is no longer finite.
         """
         self.model.train()
+        if self.recipe.frozen_epochs:
+            self.model.freeze(len(self.history) < self.recipe.frozen_epochs)
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for step, rows in enumerate(self.order(), start=1):
