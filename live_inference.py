@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")  # before cv2 is imported: errors are told here
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -26,15 +27,17 @@ os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
 # Windows: with these on, some cameras take many seconds to open (opencv issue 17687).
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
-from advanced_network import CNN
 from ferlab import cli
-from ferlab.classifier import Classifier
 from ferlab.faces import HaarDetector, YuNetDetector
 from ferlab.files import UserError
 from ferlab.live import LiveRun
+from ferlab.onnx_model import OnnxClassifier
 from ferlab.pipeline import Pipeline, share_cores
 from ferlab.sources import open_source
 from ferlab.window import Window
+
+if TYPE_CHECKING:
+    from ferlab.classifier import Classifier
 
 
 def size(text: str) -> tuple[int, int]:
@@ -61,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--weights",
         type=Path,
         default=cli.RESULTS_DIR / "advanced_model.pth",
-        help="written by advanced_network.py",
+        help="written by advanced_network.py, or a .onnx by export_onnx.py",
     )
     parser.add_argument("--detector", choices=("haar", "yunet"), default="haar", help="of faces")
     parser.add_argument("--detector-model", type=Path, help="YuNet's .onnx file")
@@ -86,6 +89,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def open_classifier(args: argparse.Namespace, threads: int) -> "Classifier | OnnxClassifier":
+    """Returns the classifier in --weights; a .onnx needs no torch."""
+    if args.weights.suffix.lower() == ".onnx":
+        classifier = OnnxClassifier(args.weights, threads)
+        if classifier.runtime != "onnxruntime" and not args.quiet:
+            print(f"{classifier.runtime} runs {args.weights}; quicker: pip install onnxruntime")
+        return classifier
+    try:
+        from advanced_network import CNN
+        from ferlab.classifier import Classifier
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{args.weights} needs {error.name}; install it with: pip install -r requirements.txt, "
+            "or name a .onnx file with --weights"
+        ) from error
+    return Classifier(args.weights, "advanced", CNN, threads)
+
+
 def open_detector(args: argparse.Namespace) -> HaarDetector | YuNetDetector:
     """Returns the detector that the flags ask for."""
     if args.detector == "haar":
@@ -102,8 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in (args.output, args.log):
         if path and path.exists() and path.resolve() == Path(args.source).resolve():
             raise UserError(f"{path} is the source itself; choose another name for what is written")
-    share_cores()
-    classifier = Classifier(args.weights, "advanced", CNN)
+    classifier = open_classifier(args, share_cores())
     detector = open_detector(args)
     run = None
     try:

@@ -111,11 +111,11 @@ def run_live(
     source: FileSource | LiveSource, weights: Path, onlooker: Onlooker
 ) -> tuple[Pipeline, float]:
     """Runs the live program, drawing but not encoding; returns its pipeline and the seconds."""
-    share_cores()
+    threads = share_cores()
     flags = make_parser().parse_args(["--quiet"])
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
-        classifier = Classifier(weights, "advanced", CNN)
+        classifier = Classifier(weights, "advanced", CNN, threads)
         pipeline = Pipeline(HaarDetector(), classifier, flags.smoothing)
         stack.callback(pipeline.close)
         onlooker.run = LiveRun(flags, pipeline, source, onlooker, stack)
@@ -170,7 +170,7 @@ def frame_ages(video: Path, weights: Path, seconds: float) -> tuple[list[float],
 
 def alone(weights: Path) -> float:
     """Returns the median milliseconds in which one face is classified, nothing else running."""
-    classifier, seconds = Classifier(weights, "advanced", CNN), []
+    classifier, seconds = Classifier(weights, "advanced", CNN, share_cores()), []
     face = np.zeros((96, 96, 3), np.uint8)
     for _ in range(200):
         start = time.perf_counter()
@@ -245,7 +245,6 @@ def main(argv: list[str] | None = None) -> int:
             print(f"milliseconds a frame: {stages}")
             fresh, old = frame_ages(clip, args.weights, args.age_seconds)
             print(f"median age of a shown frame: {age_text(fresh)}; plain loop {age_text(old)}")
-    share_cores()
     print(f"\none face classified, nothing else running: {alone(args.weights):.1f} ms")
     return 0
 

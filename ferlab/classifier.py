@@ -24,6 +24,7 @@ class Classifier:
         path: the weights file.
         name: the model's name in file names.
         build: makes the network from the file's config.
+        threads: for torch to take; by default those it has.
 
     Attributes:
         class_names: what the probabilities are of.
@@ -33,7 +34,11 @@ class Classifier:
         UserError: as of `checkpoint.load_model`.
     """
 
-    def __init__(self, path: Path, name: str, build: Callable[..., nn.Module]):
+    def __init__(
+        self, path: Path, name: str, build: Callable[..., nn.Module], threads: int | None = None
+    ):
+        if threads:
+            torch.set_num_threads(threads)
         model, content = load_model(path, name, build)
         self.class_names = tuple(content["class_names"])
         self.temperature = content["temperature"]
@@ -42,7 +47,6 @@ class Classifier:
         example = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=self.precision)
         pack_convolutions(self.model, example)
 
-    @torch.inference_mode()
     def __call__(self, faces: Sequence[np.ndarray]) -> np.ndarray:
         """Classifies all faces of a frame in one pass.
 
@@ -54,10 +58,14 @@ class Classifier:
         """
         if not faces:
             return np.empty((0, len(self.class_names)), np.float32)
-        batch = torch.stack([as_input(face) for face in faces])
-        batch = batch.to(self.precision, memory_format=torch.channels_last)
-        logits = self.model(batch)
-        return (logits.float() / self.temperature).softmax(1).numpy()
+        logits = self.logits(torch.stack([as_input(face) for face in faces]))
+        return (logits / self.temperature).softmax(1).numpy()
+
+    @torch.inference_mode()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps preprocessed faces, float32 `(N, 1, 48, 48)`, to float32 `(N, classes)`."""
+        batch = images.to(self.precision, memory_format=torch.channels_last)
+        return self.model(batch).float()
 
 
 class PackedConvolution(nn.Module):

@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from torchvision.transforms import v2
 
+from ferlab.contract import CLASS_NAMES as CLASS_NAMES
+from ferlab.contract import IMAGE_SIZE, MEAN, STD
 from ferlab.files import UserError, atomic_path
 
-CLASS_NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-IMAGE_SIZE = 48
 SPLITS = ("train", "val", "test")
-MEAN, STD = 0.5, 0.5  # of gray / 255: maps [0, 255] to [-1, 1], the same as gray / 127.5 - 1
 
 preprocess = v2.Compose(
     [
@@ -26,7 +25,8 @@ preprocess = v2.Compose(
     ]
 )
 """What a network is fed: uint8 `(..., 1 or 3, H, W)`, RGB if 3, any size -> float32
-`(..., 1, 48, 48)` in [-1, 1]. The one definition, for prepared splits and live faces alike."""
+`(..., 1, 48, 48)` in [-1, 1]. The one definition, for prepared splits and live faces alike; for
+machines without torch, `onnx_model.as_input` repeats it, and a test holds the two together."""
 
 
 @dataclass(frozen=True)

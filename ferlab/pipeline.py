@@ -5,15 +5,18 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 
-from ferlab.classifier import Classifier
 from ferlab.faces import Box, HaarDetector, NearSearch, YuNetDetector, cut_out
 from ferlab.frames import FileSource, Frame, LiveSource
 from ferlab.tracking import Face, Tracker
+
+if TYPE_CHECKING:  # a model in ONNX runs without torch
+    from ferlab.classifier import Classifier
+    from ferlab.onnx_model import OnnxClassifier
 
 LOOK_AHEAD = 4  # frames of a file that are on their way while the detector works
 HOLD = 0.25  # seconds that an unseen face is still shown
@@ -21,10 +24,14 @@ MARGIN = 0.0  # FER2013's faces are Haar boxes as they are; see benchmarks/crop.
 STAGES = ("capture", "detection", "classification", "drawing", "output")
 
 
-def share_cores() -> None:
-    """Leaves the detector's thread a core of its own: threads that wait for each other are slow."""
+def share_cores() -> int:
+    """Leaves the detector's thread a core of its own: threads that wait for each other are slow.
+
+    Returns:
+        How many threads the classifier may take.
+    """
     cv2.setNumThreads(1)
-    torch.set_num_threads(max(1, min(4, (os.cpu_count() or 2) - 1)))
+    return max(1, min(4, (os.cpu_count() or 2) - 1))
 
 
 class Pipeline:
@@ -43,7 +50,7 @@ class Pipeline:
     def __init__(
         self,
         detector: HaarDetector | YuNetDetector,
-        classifier: Classifier,
+        classifier: "Classifier | OnnxClassifier",
         smoothing: float,
         margin: float = MARGIN,
     ):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ferlab.data import CLASS_NAMES, IMAGE_SIZE
+from ferlab.contract import CLASS_NAMES, IMAGE_SIZE
 from ferlab.files import UserError
 from ferlab.pen import SPAN, oval
 from ferlab.sample_faces import ACTION_UNITS, EXPRESSIONS, draw_face, random_identity
