@@ -1,0 +1,312 @@
+"""The export to ONNX, and the live program on what it writes, with and without torch."""
+
+import contextlib
+import csv
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import export_onnx
+import live_inference
+from advanced_network import CNN
+from baseline import MajorityClass
+from basic_nn import MLP
+from conftest import ROOT, assert_one_line_error, drawn_frame, run_script
+from ferlab import onnx_model
+from ferlab.checkpoint import load_model, save_model
+from ferlab.classifier import Classifier, as_input
+from ferlab.data import CLASS_NAMES, load_split
+from ferlab.files import UserError
+from ferlab.onnx_model import OnnxClassifier, best_runtime, read_metadata
+from softmax import SoftmaxRegression
+
+onnx = pytest.importorskip("onnx", reason="the export needs onnx, onnxscript and onnxruntime")
+pytest.importorskip("onnxscript", reason="the export needs onnx, onnxscript and onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the export needs onnxruntime")
+
+MODELS = {
+    "advanced": (CNN, {"classes": 7, "widths": [8, 16], "blocks": 1}),
+    "basic_nn": (MLP, {"classes": 7, "widths": [16, 8]}),
+    "softmax": (SoftmaxRegression, {"classes": 7}),
+    "baseline": (MajorityClass, {"classes": 7}),
+}
+
+
+def write_weights(folder, name):
+    """Writes weights that nobody trained, of a small network; returns the file."""
+    build, config = MODELS[name]
+    torch.manual_seed(0)
+    model = build(**config)
+    for values in (*model.parameters(), *model.buffers()):
+        if values.is_floating_point():
+            values.data.add_(0.1 * torch.rand_like(values))
+    save_model(folder / f"{name}_model.pth", name, model, config, CLASS_NAMES, 1.25, {})
+    return folder / f"{name}_model.pth"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_weights(tmp_path_factory.mktemp("weights"), "advanced")
+
+
+@pytest.fixture(scope="module")
+def export(weights, data_dir):
+    """The script's output; its files lie beside the weights."""
+    folder = weights.parent
+    result = run_script("export_onnx.py", "--results-dir", folder, "--data-dir", data_dir, "--int8")
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture
+def exported(weights, export):
+    return weights.with_suffix(".onnx")
+
+
+@pytest.fixture
+def exported_int8(weights, export):
+    return weights.with_name("advanced_model_int8.onnx")
+
+
+@pytest.fixture
+def without_onnxruntime(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+
+def faces_of(count):
+    rng = np.random.default_rng(1)
+    pictures = [rng.integers(0, 256, (40 + 9 * n, 44 + 7 * n, 3), np.uint8) for n in range(count)]
+    return [cv2.GaussianBlur(picture, (0, 0), 3) for picture in pictures]
+
+
+# -- the script --------------------------------------------------------------------------------
+
+
+def test_what_the_script_says(export, exported, exported_int8):
+    assert export.stderr == "", "no warnings, no logs"
+    assert f"wrote {exported} (float32, " in export.stdout
+    assert "70 test images: torch's class on 70 (100.00%), largest difference of" in export.stdout
+    assert f"wrote {exported_int8} (int8, " in export.stdout
+    assert export.stdout.count(", accuracy 0.") == export.stdout.count(" (torch 0.") == 2
+    assert f"next: python live_inference.py --weights {exported_int8}" in export.stdout
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_file(exported, exported_int8, precision):
+    path = exported if precision == "float32" else exported_int8
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    read = read_metadata(path.read_bytes(), path)
+    assert read == {key: json.loads(metadata[key]) for key in onnx_model.KEYS}
+    assert read["class_names"] == list(CLASS_NAMES) and read["precision"] == precision
+    assert (read["image_size"], read["mean"], read["std"]) == (48, 0.5, 0.5)
+    assert read["temperature"] == 1.25 and read["model"] == "advanced"
+    assert str(ROOT).encode() not in path.read_bytes(), "no paths of the exporting machine"
+    kinds = {node.op_type for node in model.graph.node}
+    assert ("QuantizeLinear" in kinds) == (precision == "int8")
+
+
+def test_any_number_of_faces_in_one_pass(weights, exported, data_dir):
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    images = load_split(data_dir, "val").images
+    model, _ = load_model(weights, "advanced", CNN)
+    with torch.inference_mode():
+        expected = model(images).numpy()
+    for count in (1, 2, 5):
+        (logits,) = session.run(["logits"], {"images": images[:count].numpy()})
+        assert np.abs(logits - expected[:count]).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["basic_nn", "softmax"])
+def test_other_models(name, data_dir, tmp_path, capsys):
+    output = tmp_path / "new" / "model.onnx"
+    args = ["--weights", write_weights(tmp_path, name), "--data-dir", data_dir, "--int8"]
+    assert export_onnx.main([*map(str, args), "--output", str(output)]) == 0
+    assert read_metadata(output.read_bytes(), output)["model"] == name
+    assert output.with_name("model_int8.onnx").exists()
+    assert "(100.00%)" in capsys.readouterr().out
+
+
+def test_without_splits_it_is_checked_on_noise(weights, tmp_path, capsys):
+    args = ["--weights", weights, "--data-dir", tmp_path, "--results-dir", tmp_path]
+    assert export_onnx.main([str(arg) for arg in args]) == 0
+    out = capsys.readouterr().out
+    assert "neither the test nor the val split: the check is on noise" in out
+    assert "64 random images: torch's class on 64 (100.00%)" in out
+
+
+def test_a_model_that_differs_is_not_written(weights, data_dir, tmp_path, monkeypatch, capsys):
+    torch.manual_seed(1)
+    other = export_onnx.to_onnx(CNN(**MODELS["advanced"][1]))
+    monkeypatch.setattr(export_onnx, "to_onnx", lambda model: other)
+    args = ["--weights", weights, "--data-dir", data_dir, "--results-dir", tmp_path]
+    assert export_onnx.main([str(arg) for arg in args]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "advanced_model.onnx is not written, for it differs" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_line_for_what_is_wrong(weights, tmp_path, capsys):
+    (tmp_path / "torn.pth").write_bytes(weights.read_bytes()[:5000])
+    torch.save({"state_dict": {}}, tmp_path / "foreign.pth")
+    foreign = "is not a weights file of this project; train it with: python advanced_network.py"
+    for args, part in {
+        ("--weights", tmp_path / "none.pth"): "none.pth is missing; train it with: python adv",
+        ("--weights", tmp_path / "torn.pth"): "torn.pth is damaged",
+        ("--weights", tmp_path / "foreign.pth"): foreign,
+        ("--weights", write_weights(tmp_path, "baseline")): "holds weights of baseline; exported",
+        ("--weights", weights, "--output", "model.pt"): "the name must end in .onnx",
+        ("--weights", weights, "--int8"): "make them with: python dataset_preparation.py",
+        ("--weights", weights, "--output", weights / "a.onnx"): "cannot write",
+    }.items():
+        flags = ["--data-dir", str(tmp_path), "--results-dir", str(tmp_path)]
+        assert export_onnx.main([*map(str, args), *flags]) == 1, args
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and part in error
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_missing_packages(weights, monkeypatch, capsys, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert export_onnx.main(["--weights", str(weights)]) == 1
+    assert capsys.readouterr().err == (
+        "error: export_onnx.py needs onnx, onnxscript and onnxruntime; "
+        "install them with: pip install onnx onnxscript onnxruntime\n"
+    )
+
+
+# -- running the file --------------------------------------------------------------------------
+
+
+def test_preprocessing_is_that_of_the_splits():
+    for face in [*faces_of(20), *(np.uint8(255) - face for face in faces_of(20))]:
+        difference = np.abs(onnx_model.as_input(face, 48, 0.5, 0.5) - as_input(face).numpy())
+        assert difference.max() < 2.01 / 127.5, "two grey levels"
+        assert difference.mean() < 0.2 / 127.5
+
+
+def test_the_live_classifiers_agree(weights, exported, monkeypatch):
+    faces = faces_of(5)
+    expected = Classifier(weights, "advanced", CNN)(faces)
+    monkeypatch.setitem(sys.modules, "onnxruntime", onnxruntime)
+    by_onnxruntime = OnnxClassifier(exported, 1)
+    assert by_onnxruntime.runtime == "onnxruntime" and by_onnxruntime.class_names == CLASS_NAMES
+    assert by_onnxruntime.temperature == 1.25
+    assert np.abs(by_onnxruntime(faces) - expected).max() < 0.02
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    by_opencv = OnnxClassifier(exported, 1)
+    assert by_opencv.runtime == "OpenCV"
+    for count in (5, 1, 2, 0):
+        probs = by_opencv(faces[:count])
+        assert probs.dtype == np.float32 and probs.shape == (count, 7)
+        assert np.allclose(probs, by_onnxruntime(faces[:count]), atol=1e-4)
+
+
+def test_what_opencv_returns_stays_as_it_is(exported, without_onnxruntime):
+    classifier = OnnxClassifier(exported, 1)
+    images = np.random.default_rng(0).random((2, 1, 48, 48), np.float32)
+    first = classifier.logits(images[:1])
+    before = first.copy()
+    classifier.logits(images[1:])
+    assert np.array_equal(first, before)
+
+
+def test_int8_needs_onnxruntime(exported_int8, without_onnxruntime, capsys):
+    args = ["--weights", str(exported_int8), "--source", "sample", "--no-window"]
+    assert best_runtime() == "OpenCV"
+    assert live_inference.main(args) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "install it with: pip install onnxruntime" in error
+
+
+def run_live_without(modules, *args):
+    """Runs the live program as if `modules` were not installed."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(sys.argv[1].split()))\n"
+        "import live_inference\n"
+        "sys.exit(live_inference.main(sys.argv[2:]))"
+    )
+    command = [sys.executable, "-c", code, modules, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+@pytest.mark.parametrize("missing", ["torch torchvision onnx", "torch torchvision onnxruntime"])
+def test_the_live_program_without_torch(weights, exported, tmp_path, missing):
+    cv2.imwrite(str(tmp_path / "two.png"), drawn_frame([(180, 200, 70), (460, 260, 90)])[0])
+    args = ["--source", tmp_path / "two.png", "--no-window", "--log"]
+    result = run_live_without(missing, *args, tmp_path / "onnx.csv", "--weights", exported)
+    assert result.returncode == 0, result.stderr
+    assert ("OpenCV runs" in result.stdout) == ("onnxruntime" in missing)
+    assert (
+        live_inference.main(
+            [*map(str, args), str(tmp_path / "torch.csv"), "--weights", str(weights)]
+        )
+        == 0
+    )
+    rows, expected = (
+        list(csv.DictReader((tmp_path / name).open(encoding="utf-8")))
+        for name in ("onnx.csv", "torch.csv")
+    )
+    assert len(rows) == len(expected) == 2
+    for row, other in zip(rows, expected, strict=True):
+        assert row["expression"] == other["expression"]
+        assert float(row["confidence"]) == pytest.approx(float(other["confidence"]), abs=0.02)
+
+
+def test_the_drawn_clip_needs_no_torch():
+    code = "import sys; sys.modules['torch'] = None; import ferlab.sample_dataset"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_torch_weights_without_torch(weights):
+    result = run_live_without("torch torchvision", "--weights", weights, "--no-window")
+    assert_one_line_error(result, "needs torch; install it with: pip install -r requirements.txt")
+
+
+# -- files that are refused --------------------------------------------------------------------
+
+
+def test_files_that_cannot_be_used(exported, tmp_path, capsys):
+    whole = exported.read_bytes()
+    other = onnx.load(exported)
+    del other.metadata_props[:]
+    renamed = onnx.load(exported)
+    next(entry for entry in renamed.metadata_props if entry.key == "format").value = "9"
+    fewer = onnx.load(exported)
+    names = next(entry for entry in fewer.metadata_props if entry.key == "class_names")
+    names.value = '["happy", "sad"]'
+    broken = onnx.load(exported)
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    for name, content, part in (
+        ("empty", b"", "is not a model of this project"),
+        ("torn", whole[: len(whole) // 2], "is damaged or not ONNX"),
+        ("picture", b"\x89PNG\r\n\x1a\n" + bytes(99), "is damaged or not ONNX"),
+        ("foreign", other.SerializeToString(), "is not a model of this project"),
+        ("newer", renamed.SerializeToString(), "is of format 9, not 1"),
+        ("fewer", fewer.SerializeToString(), "gives not one number for each class"),
+        ("broken", broken.SerializeToString(), "cannot be run"),
+    ):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(content)
+        assert live_inference.main(["--weights", str(path), "--no-window"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {path} ") and error.count("\n") == 1
+        assert part in error and "; write it with: python export_onnx.py" in error
+    for name, part in {"none.onnx": "none.onnx is missing; write it", ".": "cannot read"}.items():
+        with pytest.raises(UserError, match=part):
+            OnnxClassifier(tmp_path / name, 1)
+
+
+def test_the_reader_passes_over_numbers():
+    message = b"\x08\x96\x01" + b"\x11" + bytes(8) + b"\x1d" + bytes(4) + b"\xa2\x06\x02hi"
+    assert list(onnx_model.fields(message)) == [(100, b"hi")]
+    for end in range(1, len(message)):
+        with contextlib.suppress(ValueError, IndexError):
+            assert list(onnx_model.fields(message[:end])) == []
