@@ -41,6 +41,8 @@ def shortened(words):
         return [*words, "--max-frames", "30", *([] if "--no-window" in words else ["--no-window"])]
     if words[0] == "benchmarks/live.py":
         return [*words, "--sizes", "160x120", "--age-seconds", "1"]
+    if words[0] == "benchmarks/export.py":
+        return [*words, "--seconds", "0.2"]
     return words
 
 
