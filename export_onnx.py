@@ -117,7 +117,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--data-dir", type=Path, default=cli.DATA_DIR, help="faces to check on and to calibrate by"
     )
-    parser.add_argument("--results-dir", type=Path, default=cli.RESULTS_DIR, help="of the files")
+    parser.add_argument(
+        "--results-dir",
+        type=Path,
+        default=cli.RESULTS_DIR,
+        help="of the weights and of what is written",
+    )
     parser.add_argument(
         "--output", type=Path, help="default: the weights' name with .onnx, in --results-dir"
     )
