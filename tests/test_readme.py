@@ -39,6 +39,8 @@ def shortened(words):
         return words if "--evaluate" in words else [*words, "--epochs", "2"]
     if words[0] == "live_inference.py":
         return [*words, "--max-frames", "30", *([] if "--no-window" in words else ["--no-window"])]
+    if words[0] == "tune_hyperparameters.py":
+        return [*words, "--trials", "3", "--epochs", "2"]
     if words[0] == "benchmarks/live.py":
         return [*words, "--sizes", "160x120", "--age-seconds", "1"]
     if words[0] == "benchmarks/export.py":
