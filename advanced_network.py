@@ -31,7 +31,7 @@ AUGMENTATION = Augmentation(
 )
 PRESETS = {  # the first is the default
     "default": {
-        "epochs": 50,
+        "epochs": 36,
         "batch_size": 256,
         "optimizer": "muon",
         "lr": 0.05,
