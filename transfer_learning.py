@@ -9,6 +9,9 @@ that faces have too. First only a new last layer learns, on top of the frozen ne
 it, at a lower learning rate that does not wash out what was there. The first convolution, made for
 three colours, is adapted to one grey channel, and faces are enlarged, since the network knows
 objects that fill 224x224 pixels.
+
+Without --evaluate, --weights is torchvision's file of the network's ImageNet weights; with it, as
+everywhere, a file that this script wrote.
 """
 
 import argparse

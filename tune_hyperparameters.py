@@ -55,6 +55,11 @@ SEARCH: dict[str, Space] = {  # by script: names of its flags
     "softmax.py": COMMON,
     "basic_nn.py": {**COMMON, **REGULARISATION, "widths": MLP_WIDTHS},
     "advanced_network.py": {**COMMON, **REGULARISATION, "widths": CNN_WIDTHS},
+    "transfer_learning.py": {
+        **COMMON,
+        "frozen-lr": Times(0.1, 10),
+        "augment-strength": Between(0, 2),
+    },
 }
 
 

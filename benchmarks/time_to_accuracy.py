@@ -1,6 +1,6 @@
 """Time to an accuracy on val: a preset of advanced_network.py against a plain PyTorch recipe.
 
-    python benchmarks/time_to_accuracy.py --data-dir processed_data
+    python benchmarks/time_to_accuracy.py
     python benchmarks/time_to_accuracy.py --preset default --target 0.68
 
 The preset trains until it reaches the target. Then the same network trains for as many seconds
@@ -100,7 +100,7 @@ def run_plain(flags: argparse.Namespace, val: Split, seconds: float) -> dict:
         ]
     )
     faces = ImageFolder(str(find_splits(flags.source)["train"]), transform)
-    loader = DataLoader(faces, batch_size=128, shuffle=True, num_workers=2, drop_last=True)
+    loader = DataLoader(faces, batch_size=128, shuffle=True, num_workers=2)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )

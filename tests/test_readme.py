@@ -35,8 +35,10 @@ def workplace(tmp_path_factory):
 
 def shortened(words):
     """Returns a command that ends soon: fewer epochs, fewer frames, no window."""
-    if words[0] in ("softmax.py", "basic_nn.py", "advanced_network.py"):
+    if words[0] in ("softmax.py", "basic_nn.py", "advanced_network.py", "transfer_learning.py"):
         return words if "--evaluate" in words else [*words, "--epochs", "2"]
+    if words[0] == "benchmarks/time_to_accuracy.py":
+        return [*words, "--epochs", "2", "--target", "0.99"]
     if words[0] == "live_inference.py":
         return [*words, "--max-frames", "30", *([] if "--no-window" in words else ["--no-window"])]
     if words[0] == "tune_hyperparameters.py":
