@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -92,15 +93,19 @@ def to_int8(proto: "ModelProto", faces: torch.Tensor) -> "ModelProto":
         plain, folded, result = (str(Path(folder) / f"{n}.onnx") for n in ("plain", "folded", "8"))
         onnx.save(proto, plain)
         quant_pre_process(plain, folded, skip_symbolic_shape=True)
-        quantize_static(
-            folded,
-            result,
-            Faces(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-        )
+        logging.disable(logging.WARNING)  # it warns of every weight that has no channels
+        try:
+            quantize_static(
+                folded,
+                result,
+                Faces(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         return onnx.load(result)
 
 

@@ -43,7 +43,7 @@ def sample(tmp_path_factory):
     flags = ["--data-dir", folder / "splits"]
     result = run_script("dataset_preparation.py", "--source", folder / "pictures", *flags)
     assert result.returncode == 0, result.stderr
-    recipe = ["--epochs", "16", "--batch-size", "32", "--lr", "0.03", "--quiet"]
+    recipe = ["--preset", "quick", "--batch-size", "64", "--quiet"]
     result = run_script("advanced_network.py", *flags, "--results-dir", folder, *recipe)
     assert result.returncode == 0, result.stderr
     return folder
