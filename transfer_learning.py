@@ -17,7 +17,6 @@ everywhere, a file that this script wrote.
 import argparse
 import functools
 import sys
-import urllib.error
 from pathlib import Path
 
 import torch
@@ -98,7 +97,7 @@ def imagenet_weights(backbone: str, path: Path | None) -> dict[str, torch.Tensor
     weights = get_model_weights(backbone).DEFAULT
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError, urllib.error.URLError) as error:
+    except (OSError, RuntimeError) as error:
         raise UserError(
             f"the ImageNet weights of {backbone} cannot be downloaded ({error}); "
             f"fetch {weights.url} elsewhere and add --weights FILE, or add --from-scratch"

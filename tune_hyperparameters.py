@@ -33,7 +33,7 @@ from ferlab import cli, stage
 from ferlab.checkpoint import script_of
 from ferlab.data import Split
 from ferlab.files import UserError
-from ferlab.runtime import choose_device, choose_precision, describe_machine
+from ferlab.runtime import choose_device, describe_machine, precision_name
 from ferlab.search_space import Between, Choice, Space, Times, flags_of
 from ferlab.training import Trainer
 
@@ -156,7 +156,7 @@ def run_trial(trial, job: Job, splits: dict[str, Split], device: torch.device, b
     """
     args = job.parser.parse_args([*job.flags, *flags_of(trial.params)])
     setup = job.module.setup(args)
-    precision = str(choose_precision(args.precision, device)).removeprefix("torch.")
+    precision = precision_name(args.precision, device)
     recipe = stage.recipe_of(setup, args, precision)
     classes = len(splits["train"].class_names)
     trainer = Trainer(stage.new_network(setup, classes, args.seed, device), splits["train"], recipe)

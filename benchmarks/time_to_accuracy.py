@@ -33,7 +33,7 @@ from ferlab import cli, stage
 from ferlab.data import IMAGE_SIZE, Split
 from ferlab.evaluation import predict_logits
 from ferlab.pictures import find_splits
-from ferlab.runtime import choose_device, choose_precision, describe_machine
+from ferlab.runtime import choose_device, describe_machine, precision_name
 from ferlab.training import Trainer
 
 
@@ -60,13 +60,12 @@ def step_flop(model: nn.Module, size: int) -> float:
 def run_preset(flags: argparse.Namespace, splits: dict[str, Split], target: float) -> dict:
     """Trains a preset until it reaches the target; returns what was measured."""
     device = choose_device(flags.device)
-    precision = str(choose_precision(flags.precision, device)).removeprefix("torch.")
     setup = advanced_network.setup(flags)
     classes = len(splits["train"].class_names)
     fresh = stage.new_network(setup, classes, flags.seed, device)
     flop = {size: step_flop(fresh, size) for size in (setup.recipe["small_size"], IMAGE_SIZE)}
     fresh = stage.new_network(setup, classes, flags.seed, device)
-    recipe = stage.recipe_of(setup, flags, precision)
+    recipe = stage.recipe_of(setup, flags, precision_name(flags.precision, device))
     trainer = Trainer(fresh, splits["train"].to(device), recipe)
     val = splits["val"].to(device)
     done = {"seconds": 0.0, "images": 0, "flop": 0.0, "accuracy": 0.0}

@@ -47,6 +47,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if gains else torch.float32
 
 
+def precision_name(name: str, device: torch.device) -> str:
+    """Returns the format that `choose_precision` chooses as a recipe holds it: "float32", ..."""
+    return str(choose_precision(name, device)).removeprefix("torch.")
+
+
 @lru_cache(maxsize=1)
 def bf16_gain() -> float:
     """Returns how many times faster this CPU convolves in bfloat16 than in float32.

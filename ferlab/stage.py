@@ -21,8 +21,8 @@ from ferlab.files import UserError, require_writable
 from ferlab.recipe import Recipe
 from ferlab.runtime import (
     choose_device,
-    choose_precision,
     describe_machine,
+    precision_name,
     seed_everything,
 )
 from ferlab.training import fit
@@ -99,7 +99,7 @@ def run(setup: Setup, args: argparse.Namespace) -> int:
     if args.resume and args.precision == "auto":  # whatever was measured when the run began
         precision = load_checkpoint(checkpoint)["recipe"]["precision"]
     else:
-        precision = str(choose_precision(args.precision, device)).removeprefix("torch.")
+        precision = precision_name(args.precision, device)
     recipe = recipe_of(setup, args, precision)
     classes = len(train.class_names)
     result = fit(

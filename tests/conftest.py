@@ -100,3 +100,12 @@ def drawn_frame(
         corner = (x - side, y + CENTRE_Y * unit - side)
         boxes.insert(0, tuple(round(number) for number in (*corner, 2 * side, 2 * side)))
     return frame, boxes
+
+
+def refused(capsys, module, *args):
+    """Runs a script that must fail; returns its one error line."""
+    assert module.main([str(a) for a in args]) == 1
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), captured.err
+    return lines[0]

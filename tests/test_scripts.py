@@ -16,7 +16,7 @@ import advanced_network
 import baseline
 import basic_nn
 import softmax
-from conftest import ROOT, assert_one_line_error, make_split, run_script
+from conftest import ROOT, assert_one_line_error, make_split, refused, run_script
 from ferlab.data import CLASS_NAMES, Split, load_split, save_split, split_path
 
 SCRIPTS = {
@@ -196,15 +196,6 @@ def test_killed_run_resumes_to_the_same_bits(data_dir, tmp_path):
 
 
 # -- what is refused ---------------------------------------------------------------------------
-
-
-def refused(capsys, module, *args):
-    """Runs a script that must fail; returns its one error line."""
-    assert module.main([str(a) for a in args]) == 1
-    captured = capsys.readouterr()
-    lines = captured.err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), captured.err
-    return lines[0]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -8,7 +8,7 @@ import torch
 from torchvision.models import resnet18
 
 import transfer_learning
-from conftest import run_script
+from conftest import refused, run_script
 from ferlab.recipe import Recipe, schedule
 from transfer_learning import IMAGENET_STD, TransferNetwork
 
@@ -31,13 +31,6 @@ def results(data_dir, imagenet, tmp_path_factory):
     result = run_script("transfer_learning.py", *args, *SHORT)
     assert result.returncode == 0, result.stderr
     return folder
-
-
-def refused(capsys, *args):
-    """Runs the script, which must fail; returns its one error line."""
-    assert transfer_learning.main([str(arg) for arg in args]) == 1
-    [line] = capsys.readouterr().err.strip().splitlines()
-    return line
 
 
 def test_grey_network_sees_what_the_colour_network_sees():
@@ -122,23 +115,25 @@ def test_failed_download_names_both_ways(capsys, data_dir, tmp_path, monkeypatch
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    line = refused(capsys, "--data-dir", data_dir, "--results-dir", tmp_path)
+    line = refused(capsys, transfer_learning, "--data-dir", data_dir, "--results-dir", tmp_path)
     assert "--weights FILE" in line and "--from-scratch" in line and "resnet18-f37072fd" in line
 
 
 def test_foreign_weights(capsys, results, data_dir, imagenet, tmp_path):
     base = ["--data-dir", data_dir, "--results-dir", tmp_path, "--weights"]
-    line = refused(capsys, *base, results / "transfer_model.pth")
+    line = refused(capsys, transfer_learning, *base, results / "transfer_model.pth")
     assert "not a state dict of torchvision's resnet18" in line
-    line = refused(capsys, *base, imagenet, "--backbone", "resnet50")
+    line = refused(capsys, transfer_learning, *base, imagenet, "--backbone", "resnet50")
     assert "not a state dict of torchvision's resnet50" in line and "--backbone" in line
-    line = refused(capsys, *base, tmp_path / "none.pth")
+    line = refused(capsys, transfer_learning, *base, tmp_path / "none.pth")
     assert "none.pth is missing" in line
 
 
 def test_frozen_epochs_leave_some(capsys, data_dir, tmp_path):
     args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--epochs", "3"]
-    line = refused(capsys, *args, "--from-scratch", "--evaluate", "--frozen-epochs", "3")
+    line = refused(
+        capsys, transfer_learning, *args, "--from-scratch", "--evaluate", "--frozen-epochs", "3"
+    )
     assert "is missing" in line, "flags of training do not matter there"
-    line = refused(capsys, *args, "--frozen-epochs", "3", "--resume")
+    line = refused(capsys, transfer_learning, *args, "--frozen-epochs", "3", "--resume")
     assert "--frozen-epochs 3 leaves none of the 3 epochs" in line
