@@ -16,6 +16,8 @@ update of a filter bank orthogonal, needs fewer epochs than SGD.
 
 import argparse
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,37 +26,44 @@ from torch.nn import functional as F
 from ferlab import cli, stage
 from ferlab.augment import Augmentation
 from ferlab.data import IMAGE_SIZE
+from ferlab.distillation import soft_labels_path
 from ferlab.files import UserError
 
 AUGMENTATION = Augmentation(
     flip=True, rotation=10, translation=0.1, scale=0.1, brightness=0.1, contrast=0.2
 )
-PRESETS = {  # the first is the default
-    "default": {
-        "epochs": 36,
-        "batch_size": 256,
-        "optimizer": "muon",
-        "lr": 0.05,
-        "weight_decay": 0.05,
-        "widths": [64, 128, 256],
-        "blocks": 2,
-        "dropout": 0.0,
-        "head_dropout": 0.3,
-        "mixup": 0.2,
-        "small_share": 0.3,
-    },
-    "quick": {
+DEFAULT = {
+    "epochs": 36,
+    "batch_size": 256,
+    "optimizer": "muon",
+    "lr": 0.05,
+    "weight_decay": 0.05,
+    "widths": [64, 128, 256],
+    "blocks": 2,
+    "dropout": 0.0,
+    "head_dropout": 0.3,
+    "mixup": 0.2,
+    "erasing": 0.0,
+    "small_share": 0.3,
+    "soft_labels": None,
+    "soft_share": 0.7,
+}
+PRESETS = {
+    "default": DEFAULT,
+    "quick": DEFAULT
+    | {
         "epochs": 16,
-        "batch_size": 256,
-        "optimizer": "muon",
-        "lr": 0.05,
-        "weight_decay": 0.05,
         "widths": [32, 64, 128, 256],
-        "blocks": 2,
-        "dropout": 0.0,
         "head_dropout": 0.2,
         "mixup": 0.0,
         "small_share": 0.5,
+    },
+    "best": DEFAULT
+    | {
+        "epochs": 60,
+        "erasing": 0.2,
+        "small_share": 0.5,
+        "soft_labels": soft_labels_path(cli.RESULTS_DIR),
     },
 }
 CONTRAST_EPS = 0.01  # added to a face's variance: a flat picture's noise stays small
@@ -150,7 +159,7 @@ class CNN(nn.Module):
 def parser() -> argparse.ArgumentParser:
     """Returns the script's flags."""
     shared = ("epochs", "batch_size", "lr", "weight_decay")
-    result = cli.training_parser(__doc__, **{key: PRESETS["default"][key] for key in shared})
+    result = cli.training_parser(__doc__, **{key: DEFAULT[key] for key in shared})
     result.add_argument(
         "--widths",
         type=cli.positive(int),
@@ -167,9 +176,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--mixup", type=cli.not_negative(float), help="mixes faces in pairs, 0 for none"
     )
+    result.add_argument("--erasing", type=cli.share, help="of the training faces, lose a rectangle")
     result.add_argument(
         "--small-share", type=cli.share, help="of the epochs, the first ones, at 32x32"
     )
+    result.add_argument(
+        "--soft-labels", type=Path, metavar="FILE", help="of soft_labels.py, to learn from too"
+    )
+    result.add_argument("--soft-share", type=cli.share, help="of --soft-labels in what is learned")
     result.set_presets(PRESETS)
     return result
 
@@ -192,7 +206,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "dropout": args.dropout,
             "head_dropout": args.head_dropout,
         },
-        augmentation=AUGMENTATION,
+        augmentation=replace(AUGMENTATION, erasing=args.erasing),
         recipe={
             "optimizer": args.optimizer,
             "label_smoothing": 0.1,
@@ -200,6 +214,8 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "clip": 5.0,
             "warmup": 0.06,
             "mixup": args.mixup,
+            "soft_labels": str(args.soft_labels) if args.soft_labels else None,
+            "soft_share": args.soft_share if args.soft_labels else 0.0,
             "small_share": args.small_share,
             "small_size": 32,
         },

@@ -35,6 +35,8 @@ class Recipe:
         augmentation: fields of `Augmentation`, or None for no augmentation.
         mixup: how strongly faces are mixed in pairs, their labels with them: the parameter of the
             beta distribution of the shares (arXiv 1710.09412); 0 for no mixing.
+        soft_labels: file of the teachers' probabilities (see `distillation`), or None.
+        soft_share: their weight in what is learned; the labels have the rest.
         class_weights: "none", or "balanced": a class weighs n / (classes * its count).
         oversample: draws images so that every class is seen equally often.
         frozen_epochs: epochs, the first ones, in which only the new layers of a pretrained network
@@ -57,6 +59,8 @@ class Recipe:
     small_share: float = 0.0
     augmentation: dict | None = None
     mixup: float = 0.0
+    soft_labels: str | None = None
+    soft_share: float = 0.0
     class_weights: str = "none"
     oversample: bool = False
     frozen_epochs: int = 0

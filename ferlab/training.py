@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ferlab.augment import Augmentation
 from ferlab.checkpoint import load_checkpoint, save_checkpoint
 from ferlab.data import Split
+from ferlab.distillation import load_soft_labels, soft_targets
 from ferlab.evaluation import predict_logits
 from ferlab.files import UserError
 from ferlab.recipe import Recipe, build_optimizers, moving_average, schedule
@@ -74,6 +75,10 @@ class Trainer:
             multi_avg_fn=moving_average(recipe.ema_epochs * self.steps_an_epoch),
             use_buffers=True,
         )
+        self.targets = train.labels
+        if recipe.soft_labels:
+            probs = load_soft_labels(Path(recipe.soft_labels), train)
+            self.targets = soft_targets(train, probs, recipe.soft_share)
         counts = train.class_counts().float()
         balanced = len(train) / (counts.clamp(min=1) * len(counts))
         self.draw_weights = balanced[train.labels] if recipe.oversample else None
@@ -155,12 +160,11 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for step, rows in enumerate(self.order(), start=1):
-            images, labels = self.train.images[rows], self.train.labels[rows]
+            images, targets = self.train.images[rows], self.targets[rows]
             if self.augment:
                 images = self.augment(images, self.generator, self.small_size)
-            targets = labels
             if self.mixup:
-                images, targets = self.mixup(images, labels)
+                images, targets = self.mixup(images, targets)
             with autocast(self.device, self.precision):
                 logits = self.model(images)
             logits = logits.float()
@@ -174,7 +178,7 @@ class Trainer:
                 scheduler.step()
             self.ema.update_parameters(self.model)
             loss_sum += loss.detach()
-            correct += (logits.argmax(1) == labels).sum()
+            correct += (logits.argmax(1) == self.train.labels[rows]).sum()
             progress.update(len(rows))
             if step % CHECK_EVERY == 0 or step == self.steps_an_epoch:
                 mean = loss_sum.item() / step

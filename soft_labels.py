@@ -1,0 +1,110 @@
+"""Soft labels: what trained CNNs think of each training face, for the next CNN to learn from.
+
+    python soft_labels.py                                  # of results/advanced_model.pth
+    python soft_labels.py --weights A.pth B.pth            # of an ensemble
+    python advanced_network.py --preset best               # learns from them
+
+A face's label is one rater's word; many faces show two expressions, and some labels are wrong. The
+teachers' probabilities tell so, and a student that learns from labels and teachers alike does
+better than its teacher (knowledge distillation, arXiv 1503.02531; the same network again, arXiv
+1805.04770). Each face is seen in several augmented views, as in training: on the plain picture the
+teachers would repeat the labels they have learned by heart. Only the train split is read.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from advanced_network import AUGMENTATION, CNN
+from ferlab import cli, distillation
+from ferlab.checkpoint import load_model
+from ferlab.data import Split, load_split
+from ferlab.evaluation import BATCH
+from ferlab.files import UserError, require_writable
+from ferlab.runtime import autocast, choose_device, choose_precision
+
+
+@torch.inference_mode()
+def mean_probs(
+    teachers: list[nn.Module],
+    train: Split,
+    views: int,
+    seed: int,
+    precision: torch.dtype,
+    quiet: bool,
+) -> torch.Tensor:
+    """Returns the teachers' mean probabilities over augmented views.
+
+    Args:
+        teachers: networks in eval mode, on the device of the split.
+        train: the faces.
+        views: how often each face is seen.
+        seed: of the views.
+        precision: of the computation.
+        quiet: shows no progress bar.
+
+    Returns:
+        float32 `(N, classes)`, rows sum to 1, on the device of the split.
+    """
+    device = train.images.device
+    generator = torch.Generator(device).manual_seed(seed)
+    sums = torch.zeros(len(train), len(train.class_names), device=device)
+    with tqdm(total=views * len(train), unit="image", desc="teaching", disable=quiet) as progress:
+        for _ in range(views):
+            for images, total in zip(train.images.split(BATCH), sums.split(BATCH), strict=True):
+                seen = AUGMENTATION(images, generator)
+                for teacher in teachers:
+                    with autocast(device, precision):
+                        total += teacher(seen).float().softmax(1)
+                progress.update(len(images))
+    return sums / (views * len(teachers))
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Writes the soft labels; returns the exit code."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--data-dir", type=Path, default=cli.DATA_DIR, help="of the train split")
+    parser.add_argument(
+        "--results-dir", type=Path, default=cli.RESULTS_DIR, help="where the soft labels go"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="the teachers (default: advanced_model.pth in --results-dir)",
+    )
+    parser.add_argument(
+        "--views", type=cli.positive(int), default=8, help="how often a teacher sees each face"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the views")
+    parser.add_argument("--device", choices=cli.DEVICES, default="auto", help="where to compute")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args(argv)
+    require_writable(args.results_dir)
+    device = choose_device(args.device)
+    train = load_split(args.data_dir, "train").to(device)
+    paths = args.weights or [args.results_dir / "advanced_model.pth"]
+    teachers = []
+    for path in paths:
+        model, content = load_model(path, "advanced", CNN)
+        if tuple(content["class_names"]) != train.class_names:
+            raise UserError(f"{path} tells other classes apart than {args.data_dir}; leave it out")
+        teachers.append(model.to(device, memory_format=torch.channels_last))
+    precision = choose_precision("auto", device)
+    probs = mean_probs(teachers, train, args.views, args.seed, precision, args.quiet)
+    path = distillation.soft_labels_path(args.results_dir)
+    distillation.save_soft_labels(path, probs, train)
+    agree = (probs.argmax(1) == train.labels).float().mean().item()
+    print(f"the teachers name {agree:.1%} of {len(train):,} training faces as their labels do")
+    following = cli.stage_command("advanced_network.py", args.data_dir, args.results_dir)
+    print(f"wrote {path}; next: {following} --preset best")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

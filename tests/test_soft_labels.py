@@ -1,0 +1,123 @@
+"""Soft labels: what the teachers say, how a student learns from it, what is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import advanced_network
+import soft_labels
+from conftest import make_split, refused
+from ferlab.data import Split, load_split, save_split, split_path
+from ferlab.distillation import load_soft_labels, save_soft_labels, soft_targets
+from ferlab.recipe import Recipe
+from ferlab.training import Trainer
+from softmax import SoftmaxRegression
+
+SMALL = ["--widths", "8", "16", "--blocks", "1", "--epochs", "2", "--batch-size", "40", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def taught(data_dir, tmp_path_factory):
+    """A folder with a teacher's weights and its soft labels."""
+    folder = tmp_path_factory.mktemp("taught")
+    args = ["--data-dir", str(data_dir), "--results-dir", str(folder)]
+    assert advanced_network.main([*args, *SMALL]) == 0
+    assert soft_labels.main([*args, "--views", "2", "--quiet"]) == 0
+    return folder
+
+
+def test_file_holds_probabilities_of_every_training_face(taught):
+    content = torch.load(taught / "advanced_soft_labels.pt", weights_only=True)
+    assert content["probs"].dtype == torch.float16 and content["probs"].shape == (280, 7)
+    assert torch.allclose(content["probs"].float().sum(1), torch.ones(280), atol=5e-3)
+
+
+def test_several_teachers_are_averaged(taught, data_dir, tmp_path):
+    weights = taught / "advanced_model.pth"
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--weights", weights, weights]
+    assert soft_labels.main([*map(str, args), "--views", "2", "--quiet"]) == 0
+    once, twice = (
+        torch.load(folder / "advanced_soft_labels.pt")["probs"] for folder in (taught, tmp_path)
+    )
+    assert torch.allclose(once, twice, atol=1e-3)
+
+
+def test_student_learns_and_the_record_tells(taught, data_dir, tmp_path):
+    file = str(taught / "advanced_soft_labels.pt")
+    args = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path), "--soft-labels", file]
+    assert advanced_network.main([*args, *SMALL, "--soft-share", "0.6"]) == 0
+    recipe = json.loads((tmp_path / "advanced_metrics.json").read_text())["run"]["recipe"]
+    assert recipe["soft_labels"] == file and recipe["soft_share"] == 0.6
+    assert "soft_share 0.6" in (tmp_path / "advanced_results.txt").read_text()
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.2])
+def test_student_follows_its_teacher_where_labels_are_wrong(tmp_path, mixup):
+    """The labels are shuffled, the teacher is right: what is learned is the teacher's."""
+    true, val = make_split(20, seed=0), make_split(10, seed=1)
+    shuffled = true.labels[torch.randperm(140, generator=torch.Generator().manual_seed(0))]
+    train = Split(true.images, shuffled, true.class_names)
+    path = tmp_path / "soft.pt"
+    save_soft_labels(path, torch.nn.functional.one_hot(true.labels, 7).float(), train)
+    recipe = Recipe(epochs=5, batch_size=35, lr=3e-3, weight_decay=0, optimizer="adamw")
+    recipe = replace(recipe, mixup=mixup)
+    found = {}
+    for share in (0.0, 0.9):
+        torch.manual_seed(0)
+        learned = replace(recipe, soft_labels=str(path), soft_share=share)
+        trainer = Trainer(SoftmaxRegression(7), train, learned)
+        found[share] = [trainer.epoch(val, quiet=True)["val_accuracy"] for _ in range(5)][-1]
+    assert found[0.9] > 0.7 > 0.4 > found[0.0]
+
+
+def test_targets_mix_labels_and_teachers():
+    train = make_split(1, seed=0)
+    probs = torch.rand(7, 7)
+    labels = torch.nn.functional.one_hot(train.labels, 7).float()
+    assert torch.equal(soft_targets(train, probs, 0.0), labels)
+    half = soft_targets(train, probs, 0.5)
+    assert torch.allclose(half, (labels + probs / probs.sum(1, keepdim=True)) / 2)
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def test_soft_labels_of_other_faces(capsys, taught, tmp_path):
+    for number, name in enumerate(("train", "val")):
+        save_split(make_split(6, number), split_path(tmp_path, name))
+    path = taught / "advanced_soft_labels.pt"
+    args = ["--data-dir", tmp_path, "--results-dir", tmp_path, "--soft-labels", path, *SMALL]
+    line = refused(capsys, advanced_network, *args)
+    assert f"{path} holds no soft labels of this train split" in line
+    assert "python soft_labels.py" in line
+
+
+def test_soft_labels_that_are_missing_or_damaged(capsys, data_dir, tmp_path):
+    path = tmp_path / "soft.pt"
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--soft-labels", path, *SMALL]
+    assert "is missing; make it with: python soft_labels.py" in refused(
+        capsys, advanced_network, *args
+    )
+    path.write_bytes(b"no such file")
+    assert "damaged" in refused(capsys, advanced_network, *args)
+
+
+def test_no_teacher(capsys, data_dir, tmp_path):
+    line = refused(capsys, soft_labels, "--data-dir", data_dir, "--results-dir", tmp_path)
+    assert "advanced_model.pth is missing" in line and "advanced_network.py" in line
+
+
+def test_teacher_of_other_classes(capsys, taught, tmp_path):
+    split = make_split(6, 0)
+    renamed = Split(split.images, split.labels, ("a", "b", "c", "d", "e", "f", "g"))
+    save_split(renamed, split_path(tmp_path, "train"))
+    weights = taught / "advanced_model.pth"
+    args = ["--data-dir", tmp_path, "--results-dir", tmp_path, "--weights", weights]
+    assert "tells other classes apart" in refused(capsys, soft_labels, *args)
+
+
+def test_loaded_probabilities_are_float32(taught, data_dir):
+    probs = load_soft_labels(taught / "advanced_soft_labels.pt", load_split(data_dir, "train"))
+    assert probs.dtype == torch.float32 and probs.shape == (280, 7)
