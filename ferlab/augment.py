@@ -35,22 +35,34 @@ class Augmentation:
         return replace(self, **ranges)
 
     def __call__(
-        self, images: torch.Tensor, generator: torch.Generator, size: int | None = None
+        self,
+        images: torch.Tensor,
+        generator: torch.Generator,
+        size: int | None = None,
+        batch: int | None = None,
+        start: int = 0,
     ) -> torch.Tensor:
         """Returns varied copies of `images`.
+
+        Random numbers are drawn for a whole batch, of which `images` may be a part: the parts that
+        several processes augment are those that one process makes of the batch.
 
         Args:
             images: float32 `(N, C, H, W)` in [-1, 1].
             generator: source of all random numbers, on the images' device.
             size: height and width of the copies; those of the images if None.
+            batch: how many images the batch has; those given if None.
+            start: where in the batch the first of `images` stands.
 
         Returns:
             float32 `(N, C, size, size)` in [-1, 1].
         """
 
+        count = batch or len(images)
+
         def uniform(*size: int) -> torch.Tensor:  # in [-1, 1)
-            drawn = torch.rand(len(images), *size, generator=generator, device=images.device)
-            return drawn.mul_(2).sub_(1)
+            drawn = torch.rand(count, *size, generator=generator, device=images.device)
+            return drawn[start : start + len(images)].mul_(2).sub_(1)
 
         images = self._move(images, uniform, size or images.shape[-1])
         if self.brightness or self.contrast:

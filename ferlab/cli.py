@@ -28,7 +28,9 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         try:
             return main(argv) or 0
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            rank = int(os.environ.get("RANK", 0))  # under torchrun
+            who = f"rank {rank}: " if rank else ""
+            print(f"error: {who}{error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt as interrupt:
             print(f"\nstopped{': ' + str(interrupt) if interrupt.args else ''}", file=sys.stderr)

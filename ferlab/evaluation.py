@@ -6,6 +6,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
+from ferlab.distributed import part_of, whole
 from ferlab.runtime import autocast
 
 BATCH = 1024
@@ -19,6 +20,8 @@ def predict_views(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the network's logits of the images and of their mirror images.
 
+    Of several processes each computes a part, and all get the whole.
+
     Args:
         model: the network; is put in eval mode.
         images: float32 `(N, 1, 48, 48)` in [-1, 1], on the network's device.
@@ -28,12 +31,13 @@ def predict_views(
         Twice float32 `(N, classes)`; the first is what the live program computes.
     """
     model.eval()
+    part = part_of(len(images))
     plain, mirrored = [], []
-    for batch in images.split(BATCH):
+    for batch in images[part].split(BATCH):
         with autocast(batch.device, precision):
             plain.append(model(batch).float())
             mirrored.append(model(batch.flip(-1)).float())
-    return torch.cat(plain), torch.cat(mirrored)
+    return whole(torch.cat(plain), len(images)), whole(torch.cat(mirrored), len(images))
 
 
 def predict_logits(

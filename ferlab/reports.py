@@ -173,6 +173,8 @@ def _run_facts(record: dict) -> dict[str, str]:
         facts["recipe"] = _recipe(run["recipe"])
     facts["temperature"] = f"{run['temperature']:.3f}, fitted on val, one view a face"
     facts["device"] = f"{run['device']} ({run['device_name']}, {run['threads']} threads)"
+    if run.get("processes", 1) > 1:
+        facts["device"] += f" in each of {run['processes']} processes"
     facts["versions"] = ", ".join(f"{k} {run[k]}" for k in ("python", "torch", "torchvision"))
     return facts
 

@@ -1,5 +1,6 @@
 """The machine: device, number format, seeds, and what to write down about it."""
 
+import os
 import platform
 import time
 from functools import lru_cache
@@ -16,8 +17,10 @@ GAIN_NEEDED = 1.3  # how much faster bfloat16 must be than float32 on a CPU to b
 def choose_device(name: str) -> torch.device:
     """Returns the device called `name`; "auto" takes CUDA, else MPS, else the CPU.
 
+    Under torchrun each process of a machine takes a GPU of its own.
+
     Raises:
-        UserError: the machine has no such device.
+        UserError: the machine has no such device, or not enough.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -28,7 +31,13 @@ def choose_device(name: str) -> torch.device:
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         raise UserError(f"--device {name}: this machine has none; use --device cpu or auto")
-    return torch.device(name)
+    if name != "cuda" or "LOCAL_RANK" not in os.environ:
+        return torch.device(name)
+    number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= there:
+        raise UserError(f"{there} GPUs cannot take a process each; lower --nproc-per-node")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -16,6 +16,7 @@ from ferlab.calibration import calibration_error, fit_temperature
 from ferlab.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.cli import RESULTS_DIR
 from ferlab.data import SPLITS, Split, available_splits, load_split, split_path
+from ferlab.distributed import from_first, process_group, rank, world_size
 from ferlab.evaluation import evaluate, predict_members, predict_views
 from ferlab.files import UserError, require_writable
 from ferlab.recipe import Recipe
@@ -87,19 +88,27 @@ def run(setup: Setup, args: argparse.Namespace) -> int:
     Raises:
         UserError: whatever a user can mend.
     """
-    require_writable(args.results_dir)
     device = choose_device(args.device)
-    name, title = setup.name, setup.title
-    if args.evaluate:
-        return report_saved(name, title, setup.build, args, device)
+    with process_group(device):
+        if rank():
+            args.quiet = True
+        else:
+            require_writable(args.results_dir)
+        if args.evaluate:
+            return report_saved(setup.name, setup.title, setup.build, args, device)
+        return train_and_report(setup, args, device)
 
+
+def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.device) -> int:
+    """Trains and reports one model; arguments and errors as of `run`."""
+    name, title = setup.name, setup.title
     splits = load_splits(args.data_dir, required=("train", "val"))
     train, val = splits["train"], splits["val"]
     checkpoint = args.results_dir / f"{name}_checkpoint.pth"
     if args.resume and args.precision == "auto":  # whatever was measured when the run began
-        precision = load_checkpoint(checkpoint)["recipe"]["precision"]
+        precision = from_first(load_checkpoint, checkpoint)["recipe"]["precision"]
     else:
-        precision = precision_name(args.precision, device)
+        precision = from_first(precision_name, args.precision, device)
     recipe = recipe_of(setup, args, precision)
     classes = len(train.class_names)
     result = fit(
@@ -123,21 +132,23 @@ def run(setup: Setup, args: argparse.Namespace) -> int:
         "parameters": parameter_count(result.model),
         "train_counts": train.class_counts().tolist(),
         "precision": recipe.precision,
+        "processes": world_size(),
         "recipe": asdict(recipe),
         **describe_machine(device),
     }
     one_view, _ = predict_views(result.model, val.images.to(device))
     temperature = fit_temperature(one_view.cpu().numpy(), val.labels.numpy())
-    save_model(
-        args.results_dir / f"{name}_model.pth",
-        name,
-        result.model,
-        {**setup.config, "classes": classes},
-        train.class_names,
-        temperature,
-        run_record,
-    )
-    reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)
+    if rank() == 0:
+        save_model(
+            args.results_dir / f"{name}_model.pth",
+            name,
+            result.model,
+            {**setup.config, "classes": classes},
+            train.class_names,
+            temperature,
+            run_record,
+        )
+        reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)
     return report(name, title, [(result.model, temperature)], splits, run_record, args, device)
 
 
@@ -153,7 +164,8 @@ def report_saved(
         model, content = load_model(path, name, build)
         members.append((model, content["temperature"]))
         contents.append(content)
-        print(f"weights: {path}")
+        if rank() == 0:
+            print(f"weights: {path}")
     class_names = contents[0]["class_names"]
     for path, content in zip(paths, contents, strict=True):
         if content["class_names"] != class_names:
@@ -205,6 +217,8 @@ def report(
             metrics[split_name]["ece_calibrated"] = calibration_error(calibrated, labels)
             predictions[f"{split_name}_labels"] = labels.astype("int8")
             predictions[f"{split_name}_probs"] = probs
+    if rank():
+        return 0  # the first process writes
     record = {"model": name, "title": title, "class_names": list(class_names)}
     temperatures = [temperature for _, temperature in members]
     run_record = {**run_record, "temperature": sum(temperatures) / len(temperatures)}

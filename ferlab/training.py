@@ -18,12 +18,39 @@ from ferlab.augment import Augmentation
 from ferlab.checkpoint import load_checkpoint, save_checkpoint
 from ferlab.data import Split
 from ferlab.distillation import load_soft_labels, soft_targets
+from ferlab.distributed import (
+    from_first,
+    parallel,
+    part_of,
+    rank,
+    sum_over_processes,
+    with_common_norms,
+    world_size,
+)
 from ferlab.evaluation import predict_logits
 from ferlab.files import UserError
 from ferlab.recipe import Recipe, build_optimizers, moving_average, schedule
 from ferlab.runtime import autocast, random_state, restore_random_state, seed_everything
 
+RANK_SEED = 1_000_003  # between the seeds of two processes
 CHECK_EVERY = 20  # steps between looks at the loss: a look makes a GPU wait
+
+
+def common_batch_size(asked: int, count: int) -> int:
+    """Returns the images of a step, `asked` or all `count`, in equal parts for all processes.
+
+    Raises:
+        UserError: a part would have less than two, or not all the same number.
+    """
+    processes = world_size()
+    if asked % processes:
+        raise UserError(f"--batch-size {asked} does not divide among {processes} processes")
+    size = min(asked, count // processes * processes)
+    if size < 2 * processes:
+        raise UserError(
+            "a step needs two images or more in each process, for batch norm; raise --batch-size"
+        )
+    return size
 
 
 @dataclass
@@ -57,11 +84,11 @@ class Trainer:
     def __init__(self, model: nn.Module, train: Split, recipe: Recipe):
         self.train, self.recipe = train, recipe
         self.device = train.images.device
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        model = with_common_norms(model.to(self.device))
+        self.model = model.to(memory_format=torch.channels_last)
         self.generator = seed_everything(recipe.seed, self.device)
-        self.batch_size = min(recipe.batch_size, len(train))
-        if self.batch_size < 2:
-            raise UserError("a step needs two images or more, for batch norm; raise --batch-size")
+        self.batch_size = common_batch_size(recipe.batch_size, len(train))
+        self.part = part_of(self.batch_size)
         self.steps_an_epoch = len(train) // self.batch_size
         self.precision = getattr(torch, recipe.precision)
         self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
@@ -88,6 +115,7 @@ class Trainer:
         )
         self.history: list[dict] = []
         self.best: dict = {"val_accuracy": -1.0}
+        self.part_ways()
 
     def state(self) -> dict:
         """Returns the whole loop state, in types that `torch.load(weights_only=True)` reads."""
@@ -129,6 +157,16 @@ class Trainer:
             scheduler.load_state_dict(saved)
         restore_random_state(state["random"], self.generator)
         self.history, self.best = state["history"], state["best"]
+        self.part_ways()
+
+    def part_ways(self) -> None:
+        """Gives each process but the first random numbers of its own for dropout and mixup.
+
+        Those of `generator` stay the same for all. A checkpoint holds the first process's, so that
+        a resumed run of several processes differs from an undisturbed one as another seed does.
+        """
+        if rank():
+            torch.manual_seed(self.recipe.seed + RANK_SEED * rank() + len(self.history))
 
     @property
     def small_size(self) -> int | None:
@@ -159,14 +197,18 @@ class Trainer:
             self.model.freeze(len(self.history) < self.recipe.frozen_epochs)
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for step, rows in enumerate(self.order(), start=1):
+        network = parallel(self.model)
+        for step, batch in enumerate(self.order(), start=1):
+            rows = batch[self.part]
             images, targets = self.train.images[rows], self.targets[rows]
             if self.augment:
-                images = self.augment(images, self.generator, self.small_size)
+                images = self.augment(
+                    images, self.generator, self.small_size, len(batch), self.part.start
+                )
             if self.mixup:
                 images, targets = self.mixup(images, targets)
             with autocast(self.device, self.precision):
-                logits = self.model(images)
+                logits = network(images)
             logits = logits.float()
             loss = self.loss(logits, targets)
             self.model.zero_grad(set_to_none=True)
@@ -179,7 +221,7 @@ class Trainer:
             self.ema.update_parameters(self.model)
             loss_sum += loss.detach()
             correct += (logits.argmax(1) == self.train.labels[rows]).sum()
-            progress.update(len(rows))
+            progress.update(len(batch))
             if step % CHECK_EVERY == 0 or step == self.steps_an_epoch:
                 mean = loss_sum.item() / step
                 progress.set_postfix(loss=f"{mean:.3f}", refresh=False)
@@ -188,7 +230,9 @@ class Trainer:
                         f"the loss is not finite in epoch {len(self.history) + 1}; "
                         f"lower --lr (it was {self.recipe.lr:g})"
                     )
-        return mean, correct.item() / (self.steps_an_epoch * self.batch_size)
+        mean = sum_over_processes(loss_sum).item() / (self.steps_an_epoch * world_size())
+        right = sum_over_processes(correct).item()
+        return mean, right / (self.steps_an_epoch * self.batch_size)
 
     def validate(self, val: Split) -> tuple[float, float]:
         """Returns the mean cross-entropy and the accuracy of the averaged weights on `val`.
@@ -252,7 +296,7 @@ def fit(
     """
     trainer = Trainer(model, train, recipe)
     if resume:
-        trainer.restore(load_checkpoint(checkpoint), checkpoint)
+        trainer.restore(from_first(load_checkpoint, checkpoint), checkpoint)
         report(f"resumed from {checkpoint} after epoch {len(trainer.history)}")
     report(
         f"{'epoch':>7} {'lr':>9} {'train loss':>10} {'acc':>6} {'val loss':>10} {'acc':>6} {'s':>6}"
@@ -260,7 +304,8 @@ def fit(
     try:
         while len(trainer.history) < recipe.epochs:
             row = trainer.epoch(val, quiet)
-            save_checkpoint(trainer.state(), checkpoint)
+            if rank() == 0:
+                save_checkpoint(trainer.state(), checkpoint)
             best = "  best" if trainer.best.get("epoch") == row["epoch"] else ""
             report(
                 f"{row['epoch']:>3}/{recipe.epochs:<3} {row['lr']:9.2e} {row['train_loss']:10.4f} "

@@ -1,0 +1,143 @@
+"""Several processes, on one machine or many, that train one model together under torchrun.
+
+Each step's batch is divided among the processes (data parallelism): everyone draws the same random
+numbers for the whole batch, computes the gradient of a part of it, and the gradients are averaged.
+Without torchrun there is one process, and nothing here does anything.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Joins the processes that torchrun started, as its environment variables tell.
+
+    Args:
+        device: where this process computes; GPUs talk by nccl, all else by gloo.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    yield
+    distributed.destroy_process_group()  # after an error torchrun ends the others instead
+
+
+def rank() -> int:
+    """Returns this process's number, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Returns how many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def part_of(count: int) -> slice:
+    """Returns which of `count` rows are this process's; sizes differ by one row at most."""
+    return slice(count * rank() // world_size(), count * (rank() + 1) // world_size())
+
+
+def whole(part: torch.Tensor, count: int) -> torch.Tensor:
+    """Returns the rows of all processes, `count` in all, of which `part` are this one's."""
+    if world_size() == 1:
+        return part
+    rows = part.new_zeros(count, *part.shape[1:])
+    rows[part_of(count)] = part
+    return sum_over_processes(rows)
+
+
+def from_first(compute: Callable, *args):
+    """Returns what `compute(*args)` returns in the first process, or raises its error, in all."""
+    if world_size() == 1:
+        return compute(*args)
+    outcome = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = compute(*args)
+        except Exception as error:
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
+    """Adds up `tensor` over the processes, in place."""
+    if world_size() > 1:
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """Returns `model`, or what computes as it does and averages gradients over the processes.
+
+    The parameters that need no gradient must stay so while it is used.
+    """
+    if world_size() == 1:
+        return model
+    return DistributedDataParallel(model)
+
+
+def with_common_norms(model: nn.Module) -> nn.Module:
+    """Returns `model` with batch norms that see the whole batch, not this process's part alone.
+
+    The names and shapes of weights stay as they are.
+    """
+    if world_size() == 1:
+        return model
+    if next(model.parameters()).device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.__class__ = CommonBatchNorm
+    return model
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes; so is its gradient."""
+
+    @staticmethod
+    def forward(context, tensor: torch.Tensor) -> torch.Tensor:
+        return sum_over_processes(tensor.clone())
+
+    @staticmethod
+    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+        return sum_over_processes(gradient.clone(memory_format=torch.contiguous_format))
+
+
+class CommonBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the parts of all processes, on CPUs, for which torch has none.
+
+    All parts must have the same number of rows. Maps `(N, C)` or `(N, C, H, W)` to the same shape.
+    """
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Normalises each channel; in eval mode as any batch norm."""
+        if not self.training:
+            return super().forward(maps)
+        values = maps.float()
+        shape = (1, -1) + (1,) * (maps.ndim - 2)
+        dims = [d for d in range(maps.ndim) if d != 1]
+        moments = torch.stack([values.mean(dims), values.square().mean(dims)])
+        mean, square = _Sum.apply(moments) / world_size()
+        variance = (square - mean.square()).clamp(min=0)
+        count = maps.numel() // maps.shape[1] * world_size()
+        with torch.no_grad():
+            unbiased = variance * count / (count - 1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+            self.num_batches_tracked += 1
+        gain = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * gain
+        return torch.addcmul(shift.view(shape), values, gain.view(shape)).to(maps.dtype)
+
+    def _check_input_dim(self, maps: torch.Tensor) -> None:
+        """Takes any number of dimensions."""
