@@ -29,8 +29,14 @@ from ferlab.files import UserError, atomic_path
 from ferlab.onnx_export import describe, require_packages, to_int8, to_onnx
 from ferlab.onnx_model import with_onnxruntime
 from softmax import SoftmaxRegression
+from transfer_learning import TransferNetwork
 
-MODELS = {"advanced": CNN, "basic_nn": MLP, "softmax": SoftmaxRegression}
+MODELS = {
+    "advanced": CNN,
+    "basic_nn": MLP,
+    "softmax": SoftmaxRegression,
+    "transfer": TransferNetwork,
+}
 RANDOM_IMAGES = 64  # to check on where there is no split
 
 

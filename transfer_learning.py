@@ -26,7 +26,7 @@ from torchvision.models import get_model, get_model_weights
 
 from ferlab import cli, stage
 from ferlab.augment import Augmentation
-from ferlab.data import load_tensors
+from ferlab.data import IMAGE_SIZE, load_tensors
 from ferlab.files import UserError
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
@@ -56,8 +56,8 @@ class TransferNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`."""
-        size = (self.size, self.size)
-        images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        scale = self.size / IMAGE_SIZE  # not the size: OpenCV's dnn reads only a scale
+        images = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
         return self.head(self.backbone(images))
 
     def freeze(self, frozen: bool) -> None:

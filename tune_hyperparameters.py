@@ -35,7 +35,7 @@ from ferlab.data import Split
 from ferlab.files import UserError
 from ferlab.runtime import choose_device, describe_machine, precision_name
 from ferlab.search_space import Between, Choice, Space, Times, flags_of
-from ferlab.training import Trainer
+from ferlab.trainer import Trainer
 
 try:
     from optuna import TrialPruned

@@ -34,7 +34,7 @@ from ferlab.data import IMAGE_SIZE, Split
 from ferlab.evaluation import predict_logits
 from ferlab.pictures import find_splits
 from ferlab.runtime import choose_device, describe_machine, precision_name
-from ferlab.training import Trainer
+from ferlab.trainer import Trainer
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, side: int = 4096) -> float:

@@ -92,7 +92,7 @@ def script_of(name: str) -> str:
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
-    """Writes a loop state (see `training.Trainer.state`); an older one stays until it is whole."""
+    """Writes a loop state (see `trainer.Trainer.state`); an older one stays until it is whole."""
     save_tensors(state, path)
 
 

@@ -54,7 +54,7 @@ def plot_curves(
     Args:
         path: the PNG file.
         title: the model's name.
-        history: one dict an epoch, at least one, as `training.Trainer.epoch` returns it.
+        history: one dict an epoch, at least one, as `trainer.Trainer.epoch` returns it.
         best_epoch: the epoch whose weights were kept, counted from 1.
     """
     epochs = [row["epoch"] for row in history]

@@ -24,6 +24,7 @@ from ferlab.data import CLASS_NAMES, load_split
 from ferlab.files import UserError
 from ferlab.onnx_model import OnnxClassifier, best_runtime, read_metadata
 from softmax import SoftmaxRegression
+from transfer_learning import TransferNetwork
 
 onnx = pytest.importorskip("onnx", reason="the export needs onnx, onnxscript and onnxruntime")
 pytest.importorskip("onnxscript", reason="the export needs onnx, onnxscript and onnxruntime")
@@ -33,6 +34,7 @@ MODELS = {
     "advanced": (CNN, {"classes": 7, "widths": [8, 16], "blocks": 1}),
     "basic_nn": (MLP, {"classes": 7, "widths": [16, 8]}),
     "softmax": (SoftmaxRegression, {"classes": 7}),
+    "transfer": (TransferNetwork, {"classes": 7, "backbone": "resnet18", "size": 64}),
     "baseline": (MajorityClass, {"classes": 7}),
 }
 
@@ -123,7 +125,7 @@ def test_any_number_of_faces_in_one_pass(weights, exported, data_dir):
         assert np.abs(logits - expected[:count]).max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["basic_nn", "softmax"])
+@pytest.mark.parametrize("name", ["basic_nn", "softmax", "transfer"])
 def test_other_models(name, data_dir, tmp_path, capsys):
     output = tmp_path / "new" / "model.onnx"
     args = ["--weights", write_weights(tmp_path, name), "--data-dir", data_dir, "--int8"]
@@ -131,6 +133,8 @@ def test_other_models(name, data_dir, tmp_path, capsys):
     assert read_metadata(output.read_bytes(), output)["model"] == name
     assert output.with_name("model_int8.onnx").exists()
     assert "(100.00%)" in capsys.readouterr().out
+    by_opencv = onnx_model.RUNTIMES["OpenCV"](output.read_bytes(), 1)
+    assert by_opencv(np.zeros((3, 1, 48, 48), np.float32)).shape == (3, 7)
 
 
 def test_without_splits_it_is_checked_on_noise(weights, tmp_path, capsys):

@@ -12,7 +12,7 @@ from conftest import make_split, refused
 from ferlab.data import Split, load_split, save_split, split_path
 from ferlab.distillation import load_soft_labels, save_soft_labels, soft_targets
 from ferlab.recipe import Recipe
-from ferlab.training import Trainer
+from ferlab.trainer import Trainer
 from softmax import SoftmaxRegression
 
 SMALL = ["--widths", "8", "16", "--blocks", "1", "--epochs", "2", "--batch-size", "40", "--quiet"]

@@ -11,7 +11,8 @@ from ferlab import training
 from ferlab.checkpoint import load_checkpoint
 from ferlab.files import UserError
 from ferlab.recipe import Recipe, build_optimizers, learning_rate_factor, moving_average
-from ferlab.training import Trainer, fit
+from ferlab.trainer import Trainer
+from ferlab.training import fit
 
 TRAIN, VAL = make_split(20, seed=0), make_split(6, seed=1)
 RECIPE = Recipe(

@@ -65,7 +65,7 @@ def test_evaluate_needs_no_imagenet_weights(results, data_dir, tmp_path):
 
 
 def test_only_the_last_layer_learns_in_the_frozen_epochs(data_dir, imagenet, tmp_path, monkeypatch):
-    from ferlab.training import Trainer
+    from ferlab.trainer import Trainer
 
     states = []
     whole = Trainer.epoch

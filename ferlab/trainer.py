@@ -1,0 +1,252 @@
+"""The state of a training run, and an epoch of it: the loop that every model shares."""
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+from torchvision.transforms.v2 import MixUp
+from tqdm import tqdm
+
+from ferlab.augment import Augmentation
+from ferlab.data import Split
+from ferlab.distillation import load_soft_labels, soft_targets
+from ferlab.distributed import (
+    parallel,
+    part_of,
+    rank,
+    sum_over_processes,
+    with_common_norms,
+    world_size,
+)
+from ferlab.evaluation import predict_logits
+from ferlab.files import UserError
+from ferlab.recipe import Recipe, build_optimizers, moving_average, schedule
+from ferlab.runtime import autocast, random_state, restore_random_state, seed_everything
+
+RANK_SEED = 1_000_003  # between the seeds of two processes
+CHECK_EVERY = 20  # steps between looks at the loss: a look makes a GPU wait
+
+
+def common_batch_size(asked: int, count: int) -> int:
+    """Returns the images of a step, `asked` or all `count`, in equal parts for all processes.
+
+    Raises:
+        UserError: a part would have less than two, or not all the same number.
+    """
+    processes = world_size()
+    if asked % processes:
+        raise UserError(f"--batch-size {asked} does not divide among {processes} processes")
+    size = min(asked, count // processes * processes)
+    if size < 2 * processes:
+        raise UserError(
+            "a step needs two images or more in each process, for batch norm; raise --batch-size"
+        )
+    return size
+
+
+class Trainer:
+    """The state of a training run: everything that a checkpoint holds.
+
+    Args:
+        model: the network; moved to the device.
+        train: the train split, on the device.
+        recipe: what to do.
+    """
+
+    def __init__(self, model: nn.Module, train: Split, recipe: Recipe):
+        self.train, self.recipe = train, recipe
+        self.device = train.images.device
+        model = with_common_norms(model.to(self.device))
+        self.model = model.to(memory_format=torch.channels_last)
+        self.generator = seed_everything(recipe.seed, self.device)
+        self.batch_size = common_batch_size(recipe.batch_size, len(train))
+        self.part = part_of(self.batch_size)
+        self.steps_an_epoch = len(train) // self.batch_size
+        self.precision = getattr(torch, recipe.precision)
+        self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
+        classes = len(train.class_names)
+        self.mixup = MixUp(alpha=recipe.mixup, num_classes=classes) if recipe.mixup else None
+        self.optimizers = build_optimizers(self.model, recipe)
+        factor = schedule(recipe, self.steps_an_epoch)
+        self.schedulers = [LambdaLR(optimizer, factor) for optimizer in self.optimizers]
+        self.ema = AveragedModel(
+            self.model,
+            multi_avg_fn=moving_average(recipe.ema_epochs * self.steps_an_epoch),
+            use_buffers=True,
+        )
+        self.targets = train.labels
+        if recipe.soft_labels:
+            probs = load_soft_labels(Path(recipe.soft_labels), train)
+            self.targets = soft_targets(train, probs, recipe.soft_share)
+        counts = train.class_counts().float()
+        balanced = len(train) / (counts.clamp(min=1) * len(counts))
+        self.draw_weights = balanced[train.labels] if recipe.oversample else None
+        self.loss = nn.CrossEntropyLoss(
+            weight=balanced if recipe.class_weights == "balanced" else None,
+            label_smoothing=recipe.label_smoothing,
+        )
+        self.history: list[dict] = []
+        self.best: dict = {"val_accuracy": -1.0}
+        self.part_ways()
+
+    def state(self) -> dict:
+        """Returns the whole loop state, in types that `torch.load(weights_only=True)` reads."""
+        return {
+            "recipe": asdict(self.recipe),
+            "data": self.train.digest(),
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "random": random_state(self.generator),
+            "history": self.history,
+            "best": self.best,
+        }
+
+    def restore(self, state: dict, path: Path) -> None:
+        """Takes up the state of a checkpoint.
+
+        Raises:
+            UserError: it is of another recipe, other data or another network.
+        """
+        recipe = asdict(self.recipe)
+        for key, value in state["recipe"].items():
+            if recipe.get(key) != value:
+                raise UserError(
+                    f"{path} was trained with {key} {value}, not {recipe.get(key)}; "
+                    "repeat its flags with --resume, or start over without --resume"
+                )
+        if state["data"] != self.train.digest():
+            raise UserError(f"{path} was trained on other data; start over without --resume")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.ema.load_state_dict(state["ema"])
+        except RuntimeError as error:
+            raise UserError(f"{path} is of another network; start over without --resume") from error
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
+        restore_random_state(state["random"], self.generator)
+        self.history, self.best = state["history"], state["best"]
+        self.part_ways()
+
+    def part_ways(self) -> None:
+        """Gives each process but the first random numbers of its own for dropout and mixup.
+
+        Those of `generator` stay the same for all. A checkpoint holds the first process's, so that
+        a resumed run of several processes differs from an undisturbed one as another seed does.
+        """
+        if rank():
+            torch.manual_seed(self.recipe.seed + RANK_SEED * rank() + len(self.history))
+
+    @property
+    def small_size(self) -> int | None:
+        """The faces' size in the next epoch, None for full size; the last epoch is always full."""
+        small_epochs = int(self.recipe.small_share * self.recipe.epochs)
+        small = self.augment is not None and len(self.history) < small_epochs
+        return self.recipe.small_size if small else None
+
+    def order(self) -> torch.Tensor:
+        """Returns int64 `(steps, batch)`: the images of each step of the next epoch."""
+        count = self.steps_an_epoch * self.batch_size
+        if self.draw_weights is None:
+            drawn = torch.randperm(len(self.train), generator=self.generator, device=self.device)
+        else:
+            drawn = torch.multinomial(
+                self.draw_weights, count, replacement=True, generator=self.generator
+            )
+        return drawn[:count].view(self.steps_an_epoch, self.batch_size)
+
+    def train_one_epoch(self, progress: tqdm) -> tuple[float, float]:
+        """Runs one epoch; returns the mean loss and the accuracy on the augmented batches.
+
+        Raises:
+            UserError: the loss is no longer finite.
+        """
+        self.model.train()
+        if self.recipe.frozen_epochs:
+            self.model.freeze(len(self.history) < self.recipe.frozen_epochs)
+        loss_sum = torch.zeros((), device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        network = parallel(self.model)
+        for step, batch in enumerate(self.order(), start=1):
+            rows = batch[self.part]
+            images, targets = self.train.images[rows], self.targets[rows]
+            if self.augment:
+                images = self.augment(
+                    images, self.generator, self.small_size, len(batch), self.part.start
+                )
+            if self.mixup:
+                images, targets = self.mixup(images, targets)
+            with autocast(self.device, self.precision):
+                logits = network(images)
+            logits = logits.float()
+            loss = self.loss(logits, targets)
+            self.model.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.recipe.clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
+                optimizer.step()
+                scheduler.step()
+            self.ema.update_parameters(self.model)
+            loss_sum += loss.detach()
+            correct += (logits.argmax(1) == self.train.labels[rows]).sum()
+            progress.update(len(batch))
+            if step % CHECK_EVERY == 0 or step == self.steps_an_epoch:
+                mean = loss_sum.item() / step
+                progress.set_postfix(loss=f"{mean:.3f}", refresh=False)
+                if not math.isfinite(mean):
+                    raise UserError(
+                        f"the loss is not finite in epoch {len(self.history) + 1}; "
+                        f"lower --lr (it was {self.recipe.lr:g})"
+                    )
+        mean = sum_over_processes(loss_sum).item() / (self.steps_an_epoch * world_size())
+        right = sum_over_processes(correct).item()
+        return mean, right / (self.steps_an_epoch * self.batch_size)
+
+    def validate(self, val: Split) -> tuple[float, float]:
+        """Returns the mean cross-entropy and the accuracy of the averaged weights on `val`.
+
+        Faces have the size of the epoch: a network sees no other size well.
+        """
+        images = val.images
+        if self.small_size:
+            images = F.interpolate(images, self.small_size, mode="bilinear", align_corners=False)
+        logits = predict_logits(self.ema.module, images, self.precision)
+        loss = F.cross_entropy(logits, val.labels).item()
+        return loss, (logits.argmax(1) == val.labels).float().mean().item()
+
+    def epoch(self, val: Split, quiet: bool) -> dict:
+        """Trains and validates one epoch; returns its row of the history."""
+        number, start = len(self.history) + 1, time.perf_counter()
+        full_size = self.small_size is None
+        count = self.steps_an_epoch * self.batch_size
+        with tqdm(
+            total=count, unit="image", desc=f"epoch {number}", leave=False, disable=quiet
+        ) as progress:
+            train_loss, train_accuracy = self.train_one_epoch(progress)
+        train_seconds = time.perf_counter() - start
+        val_loss, val_accuracy = self.validate(val)
+        row = {
+            "epoch": number,
+            "lr": self.schedulers[0].get_last_lr()[0],
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "train_seconds": train_seconds,
+            "seconds": time.perf_counter() - start,
+        }
+        self.history.append(row)
+        if full_size and val_accuracy > self.best["val_accuracy"]:
+            weights = {k: v.clone() for k, v in self.ema.module.state_dict().items()}
+            self.best = {"val_accuracy": val_accuracy, "epoch": number, "weights": weights}
+        return row
