@@ -39,6 +39,10 @@ def shortened(words):
         return words if "--evaluate" in words else [*words, "--epochs", "2"]
     if words[0] == "benchmarks/time_to_accuracy.py":
         return [*words, "--epochs", "2", "--target", "0.99"]
+    if words[0] == "benchmarks/ablation.py":
+        return [*words, "--epochs", "2", "--only", "seed 1"]
+    if words[0] == "benchmarks/memory_mapping.py":
+        return [*words, "--faces", "5000"]
     if words[0] == "live_inference.py":
         return [*words, "--max-frames", "30", *([] if "--no-window" in words else ["--no-window"])]
     if words[0] == "tune_hyperparameters.py":

@@ -1,0 +1,94 @@
+"""A split that is mapped from disk, not read into memory: what loading and training reads cost.
+
+    python benchmarks/memory_mapping.py                    # 450,000 faces, 4.1 GB on disk
+    python benchmarks/memory_mapping.py --faces 28709
+
+Writes a split of random faces to a temporary folder in `--folder`, throws it out of the page cache,
+and times what a training script does with it: `load_split`, which checks every pixel, the digest,
+and batches of 256 faces drawn at random, first from disk, then from the page cache. The memory told
+is the process's own, without the pages of the file, which the system drops when it needs room.
+Linux only.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from ferlab import cli
+from ferlab.data import CLASS_NAMES, IMAGE_SIZE, load_split, split_path
+from ferlab.files import UserError
+
+BATCH = 256
+
+
+def write_split(path: Path, faces: int) -> None:
+    """Writes a split of `faces` random pictures; at once, for it must fit into memory here."""
+    images = torch.rand(faces, 1, IMAGE_SIZE, IMAGE_SIZE).mul_(2).sub_(1)
+    labels = torch.arange(faces) % len(CLASS_NAMES)
+    torch.save({"images": images, "labels": labels, "class_names": list(CLASS_NAMES)}, path)
+
+
+def drop_from_cache(path: Path) -> None:
+    """Makes the next read of a file come from the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def own_memory() -> float:
+    """Returns this process's memory in GB, without the pages of mapped files."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024 / 1e9
+    raise UserError("this system does not tell a process's own memory")
+
+
+def batches_a_second(images: torch.Tensor, order: torch.Tensor) -> float:
+    """Returns how many images of `order` a second are read, in batches."""
+    start = time.perf_counter()
+    for rows in order.split(BATCH):
+        images[rows]
+    return len(order) / (time.perf_counter() - start)
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--faces", type=cli.positive(int), default=450_000, help="of the split")
+    parser.add_argument("--folder", type=Path, default=Path(), help="on the disk that is measured")
+    args = parser.parse_args(argv)
+    if not hasattr(os, "posix_fadvise"):
+        raise UserError("this benchmark needs Linux")
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        path = split_path(folder, "train")
+        write_split(path, args.faces)
+        size = path.stat().st_size / 1e9
+        drop_from_cache(path)
+        before, start = own_memory(), time.perf_counter()
+        split = load_split(folder, "train")
+        loading = time.perf_counter() - start
+        memory, start = own_memory() - before, time.perf_counter()
+        split.digest()
+        digest = time.perf_counter() - start
+        del split
+        drop_from_cache(path)
+        images = torch.load(path, weights_only=True, mmap=True)["images"]
+        order = torch.randperm(args.faces)[: 400 * BATCH]
+        cold, warm = batches_a_second(images, order), batches_a_second(images, order)
+    print(f"{args.faces:,} faces, {size:.2f} GB on disk, {memory:.2f} GB of memory of its own")
+    print(f"loading and checking, from disk   {loading:8.1f} s   {size / loading:.2f} GB/s")
+    print(f"digest, from the page cache       {digest:8.1f} s   {size / digest:.2f} GB/s")
+    print(f"random batches, from disk         {cold:8,.0f} faces/s")
+    print(f"random batches, from the cache    {warm:8,.0f} faces/s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
