@@ -41,6 +41,8 @@ def shortened(words):
         return [*words, "--epochs", "2", "--target", "0.99"]
     if words[0] == "benchmarks/ablation.py":
         return [*words, "--epochs", "2", "--only", "seed 1"]
+    if words[0] == "benchmarks/scaling.py":
+        return [*words, "--faces", "280", "--script", "softmax.py"]
     if words[0] == "benchmarks/memory_mapping.py":
         return [*words, "--faces", "5000"]
     if words[0] == "live_inference.py":
