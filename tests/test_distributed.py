@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from conftest import ROOT, make_split, run_script
-from ferlab import distributed
+from ferlab import distributed, trainer
 from ferlab.augment import Augmentation
 from ferlab.data import save_split, split_path
+from ferlab.files import UserError
+from ferlab.trainer import common_batch_size
 
 CNN = [
     "--widths", "8", "16", "--blocks", "1", "--head-dropout", "0", "--mixup", "0",
@@ -123,11 +125,13 @@ def test_checkpoint_of_one_process_is_resumed_by_two(runs, odd_data_dir):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_batch_that_does_not_divide(odd_data_dir, tmp_path):
-    args = ["--data-dir", odd_data_dir, "--results-dir", tmp_path, "--batch-size", "41"]
-    result = run(*torchrun("softmax.py", *args))
-    assert result.returncode == 1
-    assert "error: --batch-size 41 does not divide among 2 processes" in result.stderr
+def test_batch_must_divide_among_the_processes(monkeypatch):
+    monkeypatch.setattr(trainer, "world_size", lambda: 2)
+    with pytest.raises(UserError, match="--batch-size 41 does not divide among 2 processes"):
+        common_batch_size(41, 287)
+    with pytest.raises(UserError, match="raise --batch-size"):
+        common_batch_size(2, 287)
+    assert (common_batch_size(40, 287), common_batch_size(512, 287)) == (40, 286)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])

@@ -137,3 +137,13 @@ def test_frozen_epochs_leave_some(capsys, data_dir, tmp_path):
     assert "is missing" in line, "flags of training do not matter there"
     line = refused(capsys, transfer_learning, *args, "--frozen-epochs", "3", "--resume")
     assert "--frozen-epochs 3 leaves none of the 3 epochs" in line
+
+
+def test_tuning_starts_from_the_weights_file(data_dir, imagenet, tmp_path):
+    pytest.importorskip("optuna")
+    args = ["--trials", "1", "--data-dir", data_dir, "--results-dir", tmp_path]
+    result = run_script(
+        "tune_hyperparameters.py", "transfer_learning.py", *args, "--weights", imagenet, *SHORT
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"--weights {imagenet}" in (tmp_path / "tuning" / "transfer_tuning.txt").read_text()
