@@ -101,18 +101,6 @@ def with_common_norms(model: nn.Module) -> nn.Module:
     return model
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over the processes; so is its gradient."""
-
-    @staticmethod
-    def forward(context, tensor: torch.Tensor) -> torch.Tensor:
-        return sum_over_processes(tensor.clone())
-
-    @staticmethod
-    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
-        return sum_over_processes(gradient.clone(memory_format=torch.contiguous_format))
-
-
 class CommonBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the parts of all processes, on CPUs, for which torch has none.
 
@@ -123,21 +111,49 @@ class CommonBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalises each channel; in eval mode as any batch norm."""
         if not self.training:
             return super().forward(maps)
-        values = maps.float()
-        shape = (1, -1) + (1,) * (maps.ndim - 2)
-        dims = [d for d in range(maps.ndim) if d != 1]
-        moments = torch.stack([values.mean(dims), values.square().mean(dims)])
-        mean, square = _Sum.apply(moments) / world_size()
-        variance = (square - mean.square()).clamp(min=0)
         count = maps.numel() // maps.shape[1] * world_size()
+        normalised, mean, variance = _Normalise.apply(maps, self.weight, self.bias, self.eps)
         with torch.no_grad():
-            unbiased = variance * count / (count - 1)
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked += 1
-        gain = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * gain
-        return torch.addcmul(shift.view(shape), values, gain.view(shape)).to(maps.dtype)
+        return normalised
 
     def _check_input_dim(self, maps: torch.Tensor) -> None:
         """Takes any number of dimensions."""
+
+
+class _Normalise(torch.autograd.Function):
+    """Batch norm by moments of all processes, with torch's own kernels for given moments.
+
+    The moments depend on the maps too, which those kernels do not know, so the backward pass takes
+    out what the gradient has in common with 1 and with the normalised maps (arXiv 1502.03167,
+    section 3).
+    """
+
+    @staticmethod
+    def forward(context, maps, weight, bias, eps: float):
+        unused = torch.zeros_like(weight)  # running moments; their type is that of the result
+        mean, variance = torch.ops.aten.batch_norm_update_stats(maps, unused, unused, 0.0)
+        mean, square = sum_over_processes(torch.stack([mean, variance + mean**2])) / world_size()
+        variance = square - mean**2
+        context.save_for_backward(maps, weight, mean, variance)
+        context.eps = eps
+        context.mark_non_differentiable(mean, variance)
+        normalised = torch.nn.functional.batch_norm(maps, mean, variance, weight, bias, eps=eps)
+        return normalised, mean, variance
+
+    @staticmethod
+    def backward(context, gradient, *_):
+        maps, weight, mean, variance = context.saved_tensors
+        into_maps, into_weight, into_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, maps, weight, mean, variance, None, None, False, context.eps, [True] * 3
+        )
+        common = sum_over_processes(torch.stack([into_weight, into_bias]))
+        common /= maps.numel() // maps.shape[1] * world_size()
+        deviation = torch.rsqrt(variance + context.eps)
+        slope = weight * deviation**2 * common[0]
+        shift = weight * deviation * common[1] - slope * mean
+        shape = (1, -1) + (1,) * (maps.ndim - 2)
+        slope, shift = (each.view(shape).to(maps.dtype) for each in (slope, shift))
+        return into_maps.sub_(torch.addcmul(shift, maps, slope)), into_weight, into_bias, None
