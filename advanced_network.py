@@ -4,9 +4,11 @@
     python advanced_network.py --resume            # after a stop
     python advanced_network.py --evaluate          # report the saved weights, train nothing
     python advanced_network.py --preset quick      # a smaller network, fewer epochs
+    python advanced_network.py --preset best       # more epochs, soft labels of soft_labels.py
 
 Attains 0.681 on the test split of the real dataset; trains in 31 minutes on two CPU cores with
-bfloat16 instructions (AVX512), 2.8 M parameters.
+bfloat16 instructions (AVX512), 2.8 M parameters. `best`, the weights in results/, attains 0.685; on
+cores half as fast it took 95 minutes.
 
 A filter is the same wherever it looks, so a smile learned in one place is known in all others.
 Most of the time goes into convolutions: the first has stride 2, the first epochs see the faces at

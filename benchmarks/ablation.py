@@ -56,7 +56,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
 }
 
 
-def train(flags: argparse.Namespace, changed: dict, splits: dict[str, Split]) -> dict:
+def train(flags: argparse.Namespace, changed: dict, splits: dict[str, Split], quiet: bool) -> dict:
     """Trains a variant; returns its last epoch's numbers and its predictions on val."""
     device = choose_device(flags.device)
     setup = advanced_network.setup(flags)
@@ -65,7 +65,7 @@ def train(flags: argparse.Namespace, changed: dict, splits: dict[str, Split]) ->
     recipe = stage.recipe_of(setup, flags, precision_name(flags.precision, device))
     trainer = Trainer(model, splits["train"].to(device), recipe)
     val = splits["val"].to(device)
-    rows = [trainer.epoch(val, flags.quiet) for _ in range(recipe.epochs)]
+    rows = [trainer.epoch(val, quiet) for _ in range(recipe.epochs)]
     plain, mirrored = predict_views(trainer.ema.module, val.images)
     return {
         "seconds": sum(row["train_seconds"] for row in rows),
@@ -137,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="+", metavar="VARIANT", choices=VARIANTS, help="besides the recipe itself"
     )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.epilog = "All other flags are advanced_network.py's and change the recipe itself."
     args, more = parser.parse_known_args(argv)
     flags = [*RECIPE.split(), *more]
@@ -148,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         if name in done or (args.only and name not in (ITSELF, *args.only)):
             continue
         variant = advanced_network.parser().parse_args([*flags, *own.split()])
-        done[name] = train(variant, changed, splits)
+        done[name] = train(variant, changed, splits, args.quiet)
         print(f"{name}: val loss {done[name]['val_loss']:.3f}", flush=True)
         machine = describe_machine(choose_device(variant.device))
         with atomic_path(path) as temporary:

@@ -167,6 +167,8 @@ class Trainer:
     def train_one_epoch(self, progress: tqdm) -> tuple[float, float]:
         """Runs one epoch; returns the mean loss and the accuracy on the augmented batches.
 
+        Of faces mixed from two, or with soft labels, the heaviest label counts as the right one.
+
         Raises:
             UserError: the loss is no longer finite.
         """
@@ -198,7 +200,8 @@ class Trainer:
                 scheduler.step()
             self.ema.update_parameters(self.model)
             loss_sum += loss.detach()
-            correct += (logits.argmax(1) == self.train.labels[rows]).sum()
+            heaviest = targets if targets.ndim == 1 else targets.argmax(1)
+            correct += (logits.argmax(1) == heaviest).sum()
             progress.update(len(batch))
             if step % CHECK_EVERY == 0 or step == self.steps_an_epoch:
                 mean = loss_sum.item() / step
