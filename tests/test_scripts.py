@@ -176,7 +176,8 @@ def test_ctrl_c_keeps_the_last_epoch_and_resume_goes_on(data_dir, tmp_path):
 
 
 def test_killed_run_resumes_to_the_same_bits(data_dir, tmp_path):
-    args = ["--data-dir", data_dir, "--epochs", "6", "--batch-size", "40", "--results-dir"]
+    args = ["--widths", "16", "32", "--data-dir", data_dir, "--epochs", "6", "--batch-size", "40"]
+    args.append("--results-dir")
     assert run_script("advanced_network.py", *args, tmp_path / "whole").returncode == 0
     parts = tmp_path / "parts"
     command = [sys.executable, ROOT / "advanced_network.py", *map(str, args), parts]
