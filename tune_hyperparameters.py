@@ -261,8 +261,10 @@ def main(argv: list[str] | None = None) -> int:
         raise KeyboardInterrupt(f"{done}; the same command goes on") from interrupt
     except tuning.STORAGE_FAULTS as error:
         raise UserError(f"{place}: {error}; once mended, the same command goes on") from error
-    report = report_of(study, job, place, splits, args)
-    text = tuning_report.write(folder, name, report)
+    report = None
+    while report != (report := report_of(study, job, place, splits, args)):
+        # again where another process has ended a trial meanwhile: its report may lie under ours
+        text = tuning_report.write(folder, name, report)
     if not args.quiet:
         print(text)
     print(
