@@ -45,6 +45,7 @@ DEFAULT = {
     "dropout": 0.0,
     "head_dropout": 0.3,
     "mixup": 0.2,
+    "cutmix": 0.0,
     "erasing": 0.0,
     "small_share": 0.3,
     "soft_labels": None,
@@ -178,6 +179,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--mixup", type=cli.not_negative(float), help="mixes faces in pairs, 0 for none"
     )
+    result.add_argument(
+        "--cutmix", type=cli.not_negative(float), help="pastes a part of another face, 0 for none"
+    )
     result.add_argument("--erasing", type=cli.share, help="of the training faces, lose a rectangle")
     result.add_argument(
         "--small-share", type=cli.share, help="of the epochs, the first ones, at 32x32"
@@ -216,6 +220,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "clip": 5.0,
             "warmup": 0.06,
             "mixup": args.mixup,
+            "cutmix": args.cutmix,
             "soft_labels": str(args.soft_labels) if args.soft_labels else None,
             "soft_share": args.soft_share if args.soft_labels else 0.0,
             "small_share": args.small_share,

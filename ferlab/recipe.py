@@ -24,8 +24,9 @@ class Recipe:
         weight_decay: of matrices and filters; biases and norms have none.
         optimizer: "sgd" (Nesterov momentum 0.9), "adamw", or "muon": Muon for the filters and
             SGD, without weight decay, for the rest.
-        warmup: share of the steps in which the learning rate rises to its peak; it then falls
-            to zero along a cosine (arXiv 1608.03983).
+        warmup: share of the steps in which the learning rate rises to its peak.
+        decay: how it then falls to zero: along a "cosine" (arXiv 1608.03983) or "linear"; with
+            "none" it stays at its peak.
         label_smoothing: probability spread over all classes.
         ema_epochs: horizon of the moving average of the weights, in epochs; 0 for none.
         clip: largest norm of the gradient; 0 for no limit.
@@ -35,6 +36,8 @@ class Recipe:
         augmentation: fields of `Augmentation`, or None for no augmentation.
         mixup: how strongly faces are mixed in pairs, their labels with them: the parameter of the
             beta distribution of the shares (arXiv 1710.09412); 0 for no mixing.
+        cutmix: the same of faces that get a rectangle of another's (arXiv 1905.04899); where both
+            are asked for, chance picks one for each step.
         soft_labels: file of the teachers' probabilities (see `distillation`), or None.
         soft_share: their weight in what is learned; the labels have the rest.
         class_weights: "none", or "balanced": a class weighs n / (classes * its count).
@@ -52,6 +55,7 @@ class Recipe:
     weight_decay: float
     optimizer: str
     warmup: float = 0.1
+    decay: str = "cosine"
     label_smoothing: float = 0.0
     ema_epochs: float = 0.0
     clip: float = 0.0
@@ -59,6 +63,7 @@ class Recipe:
     small_share: float = 0.0
     augmentation: dict | None = None
     mixup: float = 0.0
+    cutmix: float = 0.0
     soft_labels: str | None = None
     soft_share: float = 0.0
     class_weights: str = "none"
@@ -123,8 +128,8 @@ def schedule(recipe: Recipe, steps_an_epoch: int) -> Callable[[int], float]:
     """Returns the factor of `recipe.lr` as a function of the step, frozen epochs included."""
     frozen = recipe.frozen_epochs * steps_an_epoch
     steps = recipe.epochs * steps_an_epoch - frozen
-    later = learning_rate_factor(steps, recipe.warmup)
-    first = learning_rate_factor(frozen, recipe.warmup)
+    later = learning_rate_factor(steps, recipe.warmup, recipe.decay)
+    first = learning_rate_factor(frozen, recipe.warmup, recipe.decay)
 
     def factor(step: int) -> float:
         if step < frozen:
@@ -134,14 +139,19 @@ def schedule(recipe: Recipe, steps_an_epoch: int) -> Callable[[int], float]:
     return factor
 
 
-def learning_rate_factor(steps: int, warmup: float) -> Callable[[int], float]:
-    """Returns the learning rate's factor as a function of the step: linear up, cosine to zero."""
+def learning_rate_factor(
+    steps: int, warmup: float, decay: str = "cosine"
+) -> Callable[[int], float]:
+    """Returns the learning rate's factor as a function of the step: linear up, then `decay`."""
     rise = max(1, round(steps * warmup))
 
     def factor(step: int) -> float:
         if step < rise:
             return (step + 1) / (rise + 1)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+        fallen = min(1.0, (step - rise) / max(1, steps - rise))
+        if decay == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * fallen))
+        return 1 - fallen if decay == "linear" else 1.0
 
     return factor
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
-from torchvision.transforms.v2 import MixUp
+from torchvision.transforms.v2 import CutMix, MixUp, RandomChoice
 from tqdm import tqdm
 
 from ferlab.augment import Augmentation
@@ -71,7 +71,9 @@ class Trainer:
         self.precision = getattr(torch, recipe.precision)
         self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
         classes = len(train.class_names)
-        self.mixup = MixUp(alpha=recipe.mixup, num_classes=classes) if recipe.mixup else None
+        mixers = ((MixUp, recipe.mixup), (CutMix, recipe.cutmix))
+        mixers = [kind(alpha=alpha, num_classes=classes) for kind, alpha in mixers if alpha]
+        self.mix = RandomChoice(mixers) if mixers else None
         self.optimizers = build_optimizers(self.model, recipe)
         factor = schedule(recipe, self.steps_an_epoch)
         self.schedulers = [LambdaLR(optimizer, factor) for optimizer in self.optimizers]
@@ -185,8 +187,8 @@ class Trainer:
                 images = self.augment(
                     images, self.generator, self.small_size, len(batch), self.part.start
                 )
-            if self.mixup:
-                images, targets = self.mixup(images, targets)
+            if self.mix:
+                images, targets = self.mix(images, targets)
             with autocast(self.device, self.precision):
                 logits = network(images)
             logits = logits.float()

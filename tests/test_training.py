@@ -90,6 +90,7 @@ def test_resumed_run_is_bit_identical(tmp_path, monkeypatch, optimizer, precisio
         precision=precision,
         oversample=optimizer == "adamw",
         mixup=0.3 if optimizer == "muon" else 0.0,
+        cutmix=0.3 if optimizer == "muon" else 0.0,
     )
     whole = train(tmp_path / "whole.pth", recipe)
     stopped_after(2, monkeypatch, tmp_path / "parts.pth", recipe)
@@ -136,6 +137,9 @@ def test_schedule_ends_at_zero(tmp_path):
     values = [factor(step) for step in range(101)]
     assert max(values) == values[10] == 1
     assert values[:11] == sorted(values[:11]) and values[10:] == sorted(values[10:], reverse=True)
+    linear = learning_rate_factor(100, 0.1, "linear")
+    assert linear(10) == 1 and linear(55) == pytest.approx(0.5) and linear(100) == 0
+    assert learning_rate_factor(100, 0.1, "none")(100) == 1
 
 
 def test_weights_are_those_of_the_best_epoch(tmp_path, monkeypatch):
@@ -272,9 +276,19 @@ def test_muon_makes_the_steps_of_filters_orthogonal():
     assert singular.min() > 0.5 and singular.max() < 1.5, "Newton-Schulz comes near to 1"
 
 
-def test_mixup_trains_on_mixed_faces_and_labels(monkeypatch):
-    trainer = Trainer(network(), TRAIN, change(mixup=0.5, augmentation=None, label_smoothing=0.0))
-    seen = []
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.5, 0.0), (0.0, 1.0), (0.5, 1.0)])
+def test_faces_are_mixed_with_their_labels(monkeypatch, mixup, cutmix):
+    recipe = change(mixup=mixup, cutmix=cutmix, augmentation=None, label_smoothing=0.0, epochs=1)
+    trainer = Trainer(network(), TRAIN, recipe)
+    plain = set(TRAIN.images.flatten().tolist())
+    seen, pasted = [], []
+    trainer.model.register_forward_pre_hook(
+        lambda _, inputs: (
+            pasted.append(set(inputs[0].flatten().tolist()) <= plain)
+            if trainer.model.training
+            else None
+        )
+    )
     loss = trainer.loss
 
     def remember(logits, targets):
@@ -286,3 +300,5 @@ def test_mixup_trains_on_mixed_faces_and_labels(monkeypatch):
     targets = torch.cat(seen)
     assert targets.shape[1] == 7 and torch.allclose(targets.sum(1), torch.ones(len(targets)))
     assert (targets.max(1).values < 0.999).any()
+    assert any(pasted) == bool(cutmix), "cutmix leaves every pixel as it was"
+    assert all(pasted) == (not mixup)
