@@ -14,6 +14,7 @@ DATA_DIR = Path("processed_data")
 RESULTS_DIR = Path("results")  # of the full dataset; committed, weights included
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
+LARGEST = 1e37  # of a number; Adam works with ten times a learning rate, which float32 still holds
 
 
 def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
@@ -90,7 +91,7 @@ def positive(kind: type) -> Callable[[str], float]:
 
     def convert(text: str) -> float:
         value = kind(text)
-        if not 0 < value < float("inf"):
+        if not 0 < value <= LARGEST:
             raise ValueError
         return value
 
@@ -103,7 +104,7 @@ def not_negative(kind: type) -> Callable[[str], float]:
 
     def convert(text: str) -> float:
         value = kind(text)
-        if not 0 <= value < float("inf"):
+        if not 0 <= value <= LARGEST:
             raise ValueError
         return value
 

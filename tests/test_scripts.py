@@ -316,7 +316,14 @@ def test_widths_decide_the_network(capsys, data_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flag", [["--epochs", "0"], ["--lr", "nan"], ["--batch-size", "x"], ["--weight-decay", "-1"]]
+    "flag",
+    [
+        ["--epochs", "0"],
+        ["--lr", "nan"],
+        ["--lr", "1e38"],
+        ["--batch-size", "x"],
+        ["--weight-decay", "-1"],
+    ],
 )
 def test_bad_usage_is_2(flag, capsys):
     with pytest.raises(SystemExit) as stop:
