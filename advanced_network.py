@@ -41,6 +41,7 @@ DEFAULT = {
     "lr": 0.05,
     "weight_decay": 0.05,
     "widths": [64, 128, 256],
+    "stem_width": 0,
     "blocks": 2,
     "dropout": 0.0,
     "head_dropout": 0.3,
@@ -57,6 +58,7 @@ PRESETS = {
     | {
         "epochs": 16,
         "widths": [32, 64, 128, 256],
+        "stem_width": 16,
         "head_dropout": 0.2,
         "mixup": 0.0,
         "small_share": 0.5,
@@ -109,12 +111,13 @@ class CNN(nn.Module):
     """Residual CNN.
 
     Each face is first brought to mean 0 and deviation 1, so that light and contrast need not be
-    learned. The first convolution has stride 2: at 48x48 a step would spend most of its time on two
-    layers that see little more than edges.
+    learned. The stem halves it: at 48x48 a step would spend most of its time on two layers that see
+    little more than edges. One convolution does so, or two, of which the first sees the whole face.
 
     Args:
         classes: number of classes.
         widths: channels of the stages; all but the first halve height and width.
+        stem_width: channels of the convolution before the faces are halved; 0 for none.
         blocks: residual blocks a stage.
         dropout: share of channels silenced after each block.
         head_dropout: share of features silenced before the last layer.
@@ -124,17 +127,22 @@ class CNN(nn.Module):
         self,
         classes: int,
         widths: tuple[int, ...] = (64, 128, 256),
+        stem_width: int = 0,
         blocks: int = 2,
         dropout: float = 0.0,
         head_dropout: float = 0.2,
     ):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.InstanceNorm2d(1, eps=CONTRAST_EPS),
-            nn.Conv2d(1, widths[0], 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
-        )
+        layers = [(1, widths[0], 5, 2)]  # inputs, outputs, side of the filters, stride
+        if stem_width:
+            layers = [(1, stem_width, 3, 1), (stem_width, widths[0], 3, 2)]
+        self.stem = nn.Sequential(nn.InstanceNorm2d(1, eps=CONTRAST_EPS))
+        for inputs, outputs, side, stride in layers:
+            self.stem += nn.Sequential(
+                nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+            )
         stages: list[nn.Module] = []
         inputs = widths[0]
         for number, width in enumerate(widths):
@@ -169,6 +177,12 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="CHANNELS",
         help="channels of each stage",
+    )
+    result.add_argument(
+        "--stem-width",
+        type=cli.not_negative(int),
+        metavar="CHANNELS",
+        help="of a first look at full resolution, 0 for none",
     )
     result.add_argument("--blocks", type=cli.positive(int), help="residual blocks a stage")
     result.add_argument("--dropout", type=cli.share, help="of channels, after each block")
@@ -208,6 +222,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
         build=CNN,
         config={
             "widths": args.widths,
+            "stem_width": args.stem_width,
             "blocks": args.blocks,
             "dropout": args.dropout,
             "head_dropout": args.head_dropout,

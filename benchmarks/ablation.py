@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import torch
 from sklearn.metrics import f1_score
 
 import advanced_network
@@ -31,7 +32,7 @@ from ferlab.files import UserError, atomic_path
 from ferlab.runtime import choose_device, describe_machine, precision_name
 from ferlab.trainer import Trainer
 
-RECIPE = "--preset quick --blocks 1 --epochs 8 --small-share 0.75"
+RECIPE = "--preset quick --stem-width 0 --blocks 1 --epochs 8 --small-share 0.75"
 ITSELF = "the recipe itself"
 ONE_VIEW = "one view, not two"
 VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe that no flag sets
@@ -50,6 +51,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "cutmix of 1": ("--cutmix 1", {}),
     "soft labels": (f"--soft-labels {soft_labels_path(cli.RESULTS_DIR)}", {}),
     "48x48 from the start": ("--small-share 0", {}),
+    "a first look at full resolution": ("--stem-width 16", {}),
     "stages 64, 128, 256": ("--widths 64 128 256", {}),
     "two blocks a stage": ("--blocks 2", {}),
     "batches of 128": ("--batch-size 128", {}),
@@ -96,7 +98,7 @@ def table(done: dict[str, dict], val: Split) -> str:
     rarest = labels == val.class_counts().argmin().item()
     predicted = {name: np.array(run["preds"]) for name, run in done.items()}
     base = predicted[ITSELF] == labels
-    rows = [(name, run, predicted[name]) for name, run in done.items()]
+    rows = [(name, done[name], predicted[name]) for name in VARIANTS if name in done]
     rows.append((ONE_VIEW, done[ITSELF], np.array(done[ITSELF]["one_view_preds"])))
     heads = ("val loss", "macro F1", "rarest", "seconds")
     lines = [f"{'':36}{'accuracy':>8}{'change':>16}" + "".join(f"{head:>10}" for head in heads)]
@@ -112,11 +114,11 @@ def table(done: dict[str, dict], val: Split) -> str:
     return "\n".join(lines)
 
 
-def stored(path: Path, flags: list[str]) -> dict[str, dict]:
+def stored(path: Path, flags: list[str], network: str) -> dict[str, dict]:
     """Returns the variants that are in `path` already.
 
     Raises:
-        UserError: they are of another recipe.
+        UserError: they are of another recipe or another network.
     """
     if not path.is_file():
         return {}
@@ -125,6 +127,8 @@ def stored(path: Path, flags: list[str]) -> dict[str, dict]:
         raise UserError(
             f"{path} is of {shlex.join(content['flags'])}; delete it, or add another --results-dir"
         )
+    if content.get("network") != network:
+        raise UserError(f"{path} is of a network that has changed since; delete it")
     return content["runs"]
 
 
@@ -145,7 +149,10 @@ def main(argv: list[str] | None = None) -> int:
     flags = [*RECIPE.split(), *more]
     splits = stage.load_splits(args.data_dir, ("train", "val"), wanted=("train", "val"))
     path = args.results_dir / "ablation.json"
-    done = stored(path, flags)
+    itself = advanced_network.parser().parse_args(flags)
+    setup, classes = advanced_network.setup(itself), len(splits["train"].class_names)
+    network = str(stage.new_network(setup, classes, itself.seed, torch.device("cpu")))
+    done = stored(path, flags, network)
     val = splits["val"]
     for name, (own, changed) in VARIANTS.items():
         if name in done or (args.only and name not in (ITSELF, *args.only)):
@@ -154,8 +161,9 @@ def main(argv: list[str] | None = None) -> int:
         done[name] = train(variant, changed, splits, args.quiet)
         print(f"{name}: val loss {done[name]['val_loss']:.3f}", flush=True)
         machine = describe_machine(choose_device(variant.device))
+        content = {"flags": flags, "network": network, "machine": machine, "runs": done}
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({"flags": flags, "machine": machine, "runs": done}))
+            temporary.write_text(json.dumps(content))
         text = (
             f"{table(done, val)}\n\npython advanced_network.py {shlex.join(flags)}\n"
             f"{len(val):,} faces of val, {machine['device_name']}, {machine['threads']} threads\n"

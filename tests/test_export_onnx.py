@@ -31,7 +31,7 @@ pytest.importorskip("onnxscript", reason="the export needs onnx, onnxscript and 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the export needs onnxruntime")
 
 MODELS = {
-    "advanced": (CNN, {"classes": 7, "widths": [8, 16], "blocks": 1}),
+    "advanced": (CNN, {"classes": 7, "widths": [8, 16], "stem_width": 4, "blocks": 1}),
     "basic_nn": (MLP, {"classes": 7, "widths": [16, 8]}),
     "softmax": (SoftmaxRegression, {"classes": 7}),
     "transfer": (TransferNetwork, {"classes": 7, "backbone": "resnet18", "size": 64}),

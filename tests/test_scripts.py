@@ -313,6 +313,11 @@ def test_widths_decide_the_network(capsys, data_dir, tmp_path):
     assert config["widths"] == [20, 10, 5]
     line = refused(capsys, advanced_network, *args, *[8] * 6)
     assert "--widths: a 48x48 face allows 5 stages" in line
+    assert advanced_network.main([*map(str, args), "8", "16", "--stem-width", "4"]) == 0
+    saved = torch.load(tmp_path / "advanced_model.pth")
+    assert saved["config"]["stem_width"] == 4
+    shapes = {tuple(v.shape) for key, v in saved["state_dict"].items() if key.startswith("stem")}
+    assert {(4, 1, 3, 3), (8, 4, 3, 3)} <= shapes
 
 
 @pytest.mark.parametrize(
