@@ -11,9 +11,9 @@ bfloat16 instructions (AVX512), 2.8 M parameters. `best`, the weights in results
 cores half as fast it took 95 minutes.
 
 A filter is the same wherever it looks, so a smile learned in one place is known in all others.
-Most of the time goes into convolutions: the first has stride 2, the first epochs see the faces at
-32x32, and the computation is in bfloat16 where the machine gains from it. Muon, which makes every
-update of a filter bank orthogonal, needs fewer epochs than SGD.
+Most of the time goes into convolutions: the faces are halved before the first block, the first
+epochs see them at 32x32, and the computation is in bfloat16 where the machine gains from it. Muon,
+which makes every update of a filter bank orthogonal, needs fewer epochs than SGD.
 """
 
 import argparse
