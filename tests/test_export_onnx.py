@@ -122,7 +122,7 @@ def test_any_number_of_faces_in_one_pass(weights, exported, data_dir):
         expected = model(images).numpy()
     for count in (1, 2, 5):
         (logits,) = session.run(["logits"], {"images": images[:count].numpy()})
-        assert np.abs(logits - expected[:count]).max() < 1e-4
+        np.testing.assert_allclose(logits, expected[:count], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["basic_nn", "softmax", "transfer"])
