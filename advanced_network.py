@@ -40,6 +40,7 @@ DEFAULT = {
     "optimizer": "muon",
     "lr": 0.05,
     "weight_decay": 0.05,
+    "decay": "cosine",
     "widths": [64, 128, 256],
     "stem_width": 0,
     "blocks": 2,
@@ -57,6 +58,7 @@ PRESETS = {
     "quick": DEFAULT
     | {
         "epochs": 16,
+        "decay": "linear",
         "widths": [32, 64, 128, 256],
         "stem_width": 16,
         "head_dropout": 0.2,
@@ -172,6 +174,9 @@ def parser() -> argparse.ArgumentParser:
     shared = ("epochs", "batch_size", "lr", "weight_decay")
     result = cli.training_parser(__doc__, **{key: DEFAULT[key] for key in shared})
     result.add_argument(
+        "--decay", choices=("cosine", "linear", "none"), help="how the learning rate falls"
+    )
+    result.add_argument(
         "--widths",
         type=cli.positive(int),
         nargs="+",
@@ -230,6 +235,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
         augmentation=replace(AUGMENTATION, erasing=args.erasing),
         recipe={
             "optimizer": args.optimizer,
+            "decay": args.decay,
             "label_smoothing": 0.1,
             "ema_epochs": 1.0,
             "clip": 5.0,

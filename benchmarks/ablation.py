@@ -32,7 +32,8 @@ from ferlab.files import UserError, atomic_path
 from ferlab.runtime import choose_device, describe_machine, precision_name
 from ferlab.trainer import Trainer
 
-RECIPE = "--preset quick --stem-width 0 --blocks 1 --epochs 8 --small-share 0.75"
+SOFT_LABELS = f"--soft-labels {soft_labels_path(cli.RESULTS_DIR)}"
+RECIPE = "--preset quick --decay cosine --stem-width 0 --blocks 1 --epochs 8 --small-share 0.75"
 ITSELF = "the recipe itself"
 ONE_VIEW = "one view, not two"
 VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe that no flag sets
@@ -43,13 +44,15 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "AdamW, not Muon": ("--optimizer adamw --lr 3e-3 --weight-decay 0.05", {}),
     "no smoothing of labels": ("", {"label_smoothing": 0.0}),
     "no averaging of weights": ("", {"ema_epochs": 0.0}),
-    "linear fall of the learning rate": ("", {"decay": "linear"}),
-    "no fall of the learning rate": ("", {"decay": "none"}),
+    "linear fall of the learning rate": ("--decay linear", {}),
+    "no fall of the learning rate": ("--decay none", {}),
     "mirroring alone": ("--augment-strength 0", {}),
     "erasing of 0.25": ("--erasing 0.25", {}),
     "mixup of 0.2": ("--mixup 0.2", {}),
     "cutmix of 1": ("--cutmix 1", {}),
-    "soft labels": (f"--soft-labels {soft_labels_path(cli.RESULTS_DIR)}", {}),
+    "soft labels": (SOFT_LABELS, {}),
+    "soft labels, no smoothing": (SOFT_LABELS, {"label_smoothing": 0.0}),
+    "soft labels alone": (f"{SOFT_LABELS} --soft-share 1", {}),
     "48x48 from the start": ("--small-share 0", {}),
     "a first look at full resolution": ("--stem-width 16", {}),
     "stages 64, 128, 256": ("--widths 64 128 256", {}),

@@ -133,6 +133,16 @@ def test_preset_chooses_the_defaults_and_flags_go_before_it():
         assert mixed.lr == 0.3 and mixed.epochs == quick.epochs
 
 
+@pytest.mark.parametrize("preset", advanced_network.PRESETS)
+def test_what_a_preset_says_reaches_the_recipe(preset):
+    wanted = advanced_network.PRESETS[preset]
+    recipe = advanced_network.setup(
+        advanced_network.parser().parse_args(["--preset", preset])
+    ).recipe
+    for key in ("optimizer", "decay", "mixup", "cutmix", "small_share"):
+        assert recipe[key] == wanted[key], key
+
+
 def test_evaluate_elsewhere_takes_the_reference_weights(
     capsys, results, data_dir, tmp_path, monkeypatch
 ):
