@@ -52,7 +52,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "cutmix of 1": ("--cutmix 1", {}),
     "soft labels": (SOFT_LABELS, {}),
     "soft labels, no smoothing": (SOFT_LABELS, {"label_smoothing": 0.0}),
-    "soft labels alone": (f"{SOFT_LABELS} --soft-share 1", {}),
+    "soft labels, weight 0.9": (f"{SOFT_LABELS} --soft-share 0.9", {}),
     "48x48 from the start": ("--small-share 0", {}),
     "a first look at full resolution": ("--stem-width 16", {}),
     "stages 64, 128, 256": ("--widths 64 128 256", {}),
