@@ -42,7 +42,8 @@ def shortened(words):
     if words[0] == "benchmarks/time_to_accuracy.py":
         return [*words, "--epochs", "2", "--target", "0.99"]
     if words[0] == "benchmarks/ablation.py":
-        return [*words, "--epochs", "2", "--only", "seed 1"]
+        few = ["--train-faces", "56"] if "--train-faces" in words else []
+        return [*words, *few, "--epochs", "2", "--only", "seed 1"]
     if words[0] == "benchmarks/scaling.py":
         return [*words, "--faces", "280", "--script", "softmax.py"]
     if words[0] == "benchmarks/memory_mapping.py":
