@@ -1,0 +1,51 @@
+"""The ablation's own parts: which faces it learns and judges, and what it keeps of predictions."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import ROOT
+from ferlab.data import Split
+from ferlab.files import UserError
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import ablation
+
+
+def numbered(first, count):
+    """A split whose faces can be told apart by their grey level."""
+    levels = torch.arange(first, first + count) / 100
+    images = levels.view(-1, 1, 1, 1).expand(-1, 1, 48, 48)
+    return Split(images, torch.arange(first, first + count) % 2, ("a", "b"))
+
+
+def test_few_faces_are_learned_and_all_others_judged():
+    train, val = numbered(0, 30), numbered(30, 10)
+    taken, judged = ablation.few(train, val, 12)
+    seen = [split.images[:, 0, 0, 0].mul(100).round().int().tolist() for split in (taken, judged)]
+    assert len(taken) == 12 and len(judged) == 28
+    assert sorted(seen[0] + seen[1]) == list(range(40))
+    assert seen[1][:10] == list(range(30, 40)), "val comes first"
+    for split, levels in zip((taken, judged), seen, strict=True):
+        assert split.labels.tolist() == [level % 2 for level in levels]
+
+
+def test_few_faces_leave_some_out():
+    with pytest.raises(UserError, match="--train-faces 30: train has 30"):
+        ablation.few(numbered(0, 30), numbered(30, 10), 30)
+
+
+def test_table_tells_what_was_judged():
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    runs = {}
+    for name, preds in ((ablation.ITSELF, [0, 0, 1, 1, 0]), ("seed 1", [0, 0, 0, 1, 0])):
+        logits = torch.nn.functional.one_hot(torch.tensor(preds), 2).float()
+        judged = ablation.judge(logits, labels)
+        runs[name] = {"two_views": judged, "one_view": judged, "loss": 0.5, "seconds": 3.0}
+    rows = ablation.table(runs, len(labels)).splitlines()
+    error = np.std([0, 0, 1, 0, 0]) / 5**0.5
+    assert rows[1].split()[3:5] == ["0.600", "0.500"]
+    assert rows[2].split()[2:6] == ["0.800", "+0.200", "±", f"{error:.3f}"]
+    assert rows[2].split()[-2] == "0.50", "recall of class 1, the rarest"
