@@ -70,11 +70,13 @@ def remove_duplicates(splits: dict[str, Pictures], keep: bool) -> tuple[dict[str
 
     Returns:
         The splits, and a report: how many were removed from each split, how many copies stand
-        within one split, and the groups of identical pictures whose labels differ.
+        within one split, how many pictures of val and test stood in train too, and the groups of
+        identical pictures whose labels differ.
     """
     names: dict[bytes, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     seen: set[bytes] = set()
-    result, removed, within = {}, {}, {}
+    result, removed, within, in_train = {}, {}, {}, {}
+    train_keys = set(pixel_keys(splits["train"])) if "train" in splits else set()
     for split in reversed([name for name in SPLITS if name in splits]):
         pictures, keys = splits[split], pixel_keys(splits[split])
         for key, label, file in zip(keys, pictures.labels.tolist(), pictures.files, strict=True):
@@ -83,13 +85,21 @@ def remove_duplicates(splits: dict[str, Pictures], keep: bool) -> tuple[dict[str
         result[split] = pictures[fresh]
         removed[split] = len(keys) - len(fresh)
         within[split] = len(fresh) - len({keys[row] for row in fresh})
+        if split != "train":
+            in_train[split] = sum(keys[row] in train_keys for row in fresh)
         seen.update(keys)
     conflicts = [
         {CLASS_NAMES[label]: files for label, files in sorted(by_label.items())}
         for by_label in names.values()
         if len(by_label) > 1
     ]
-    report = {"kept": keep, "removed": removed, "within_split": within, "conflicts": conflicts}
+    report = {
+        "kept": keep,
+        "removed": removed,
+        "within_split": within,
+        "in_train": in_train,
+        "conflicts": conflicts,
+    }
     return {split: result[split] for split in SPLITS if split in result}, report
 
 
@@ -145,6 +155,10 @@ def summary(description: dict) -> str:
     removed = ", ".join(f"{n} from {split}" for split, n in duplicates["removed"].items() if n)
     standing = "left in two splits" if duplicates["kept"] else removed or "none"
     lines.append(f"copies across splits removed: {standing}")
+    for split, count in duplicates["in_train"].items():
+        images = splits[split]["images"]
+        kept = "also stand in train" if duplicates["kept"] else "stood in train too"
+        lines.append(f"  {count:,} of {split}'s {images:,} pictures {kept} ({count / images:.1%})")
     lines.append(f"identical pictures with different labels: {len(duplicates['conflicts'])} groups")
     lines.append(f"skipped: {len(description['skipped'])} pictures")
     lines += [f"  {entry['file']}: {entry['reason']}" for entry in description["skipped"][:10]]

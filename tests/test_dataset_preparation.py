@@ -160,17 +160,21 @@ def test_identical_pixels_never_stand_in_two_splits(tmp_path, capsys):
     described = prepare(root, tmp_path / "out")
     assert described["duplicates"]["removed"] == {"test": 0, "val": 1, "train": 2}
     assert described["duplicates"]["within_split"] == {"test": 0, "val": 0, "train": 1}
+    assert described["duplicates"]["in_train"] == {"test": 1, "val": 1}
     assert described["duplicates"]["conflicts"] == [
         {"happy": ["train/happy/90.png"], "sad": ["val/sad/0.png"]}
     ]
-    assert "1 from val, 2 from train" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 from val, 2 from train" in told
+    assert "1 of test's 28 pictures stood in train too (3.6%)" in told
     assert sizes(tmp_path / "out") == {"train": 29, "val": 28, "test": 28}
     seen = {}
     for name in ("train", "val", "test"):
         for image in load_split(tmp_path / "out", name).images:
             assert seen.setdefault(image.numpy().tobytes(), name) == name
-    prepare(root, tmp_path / "kept", "--keep-duplicates")
+    described = prepare(root, tmp_path / "kept", "--keep-duplicates")
     assert sizes(tmp_path / "kept") == {"train": 31, "val": 29, "test": 28}
+    assert described["duplicates"]["in_train"] == {"test": 1, "val": 2}
 
 
 def test_unknown_and_missing_class_folders(capsys, source, tmp_path):
