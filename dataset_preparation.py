@@ -76,9 +76,10 @@ def remove_duplicates(splits: dict[str, Pictures], keep: bool) -> tuple[dict[str
     names: dict[bytes, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     seen: set[bytes] = set()
     result, removed, within, in_train = {}, {}, {}, {}
-    train_keys = set(pixel_keys(splits["train"])) if "train" in splits else set()
+    all_keys = {split: pixel_keys(pictures) for split, pictures in splits.items()}
+    train_keys = set(all_keys.get("train", ()))
     for split in reversed([name for name in SPLITS if name in splits]):
-        pictures, keys = splits[split], pixel_keys(splits[split])
+        pictures, keys = splits[split], all_keys[split]
         for key, label, file in zip(keys, pictures.labels.tolist(), pictures.files, strict=True):
             names[key][label].append(file)
         fresh = [row for row, key in enumerate(keys) if keep or key not in seen]

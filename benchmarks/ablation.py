@@ -32,7 +32,7 @@ from ferlab import cli, stage
 from ferlab.data import Split
 from ferlab.distillation import soft_labels_path
 from ferlab.evaluation import predict_views
-from ferlab.files import UserError, atomic_path
+from ferlab.files import UserError, write_text
 from ferlab.runtime import choose_device, describe_machine, precision_name
 from ferlab.trainer import Trainer
 
@@ -176,8 +176,7 @@ def stored(path: Path, about: dict) -> dict[str, dict]:
 
 def write(path: Path, content: dict, count: int) -> None:
     """Writes the variants to `path`, and beside it their table, as text; `count` faces judged."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+    write_text(path, json.dumps(content))
     machine = content["machine"]
     faces = f"{count:,} faces of val"
     if content["train_faces"]:
@@ -187,8 +186,7 @@ def write(path: Path, content: dict, count: int) -> None:
         f"python advanced_network.py {shlex.join(content['flags'])}\n"
         f"{faces}, {machine['device_name']}, {machine['threads']} threads\n"
     )
-    with atomic_path(path.with_suffix(".txt")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path.with_suffix(".txt"), text)
 
 
 @cli.command
