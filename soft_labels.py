@@ -26,6 +26,8 @@ from ferlab.evaluation import BATCH
 from ferlab.files import UserError, require_writable
 from ferlab.runtime import autocast, choose_device, choose_precision
 
+VIEWS = 8
+
 
 @torch.inference_mode()
 def mean_probs(
@@ -79,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         help="the teachers (default: advanced_model.pth in --results-dir)",
     )
     parser.add_argument(
-        "--views", type=cli.positive(int), default=8, help="how often a teacher sees each face"
+        "--views", type=cli.positive(int), default=VIEWS, help="how often a teacher sees each face"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the views")
     parser.add_argument("--device", choices=cli.DEVICES, default="auto", help="where to compute")

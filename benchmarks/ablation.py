@@ -1,7 +1,8 @@
 """What each ingredient of the CNN's recipe gives on val: a short recipe, one change at a time.
 
     python benchmarks/ablation.py
-    python benchmarks/ablation.py --train-faces 6000 --epochs 30 --results-dir results/ablation_few
+    python benchmarks/ablation.py --train-faces 6000 --results-dir results/ablation_few \\
+        --epochs 30 --decay linear --small-share 0.5 --batch-size 128
 
 Every variant trains from the same seed for the same number of epochs, and is judged by its last
 epoch, so that nothing is chosen. `±` is the standard error of the difference to the recipe itself,
@@ -11,6 +12,8 @@ from the faces where only one of the two is right; the other seeds show how far 
 
 A short recipe hardly overfits. `--train-faces` trains on a few faces only, so that a network soon
 knows them by heart, as it does all of them in a long recipe, and judges by the faces left out too.
+Soft labels are then of two networks that learn those few faces by the recipe itself; otherwise they
+are the repository's, of a network that has seen all.
 """
 
 import argparse
@@ -30,13 +33,15 @@ from torch.nn import functional as F
 import advanced_network
 from ferlab import cli, stage
 from ferlab.data import Split
-from ferlab.distillation import soft_labels_path
+from ferlab.distillation import save_soft_labels, soft_labels_path
 from ferlab.evaluation import predict_views
 from ferlab.files import UserError, write_text
-from ferlab.runtime import choose_device, describe_machine, precision_name
+from ferlab.runtime import choose_device, choose_precision, describe_machine, precision_name
 from ferlab.trainer import Trainer
+from soft_labels import VIEWS, mean_probs
 
-SOFT_LABELS = f"--soft-labels {soft_labels_path(cli.RESULTS_DIR)}"
+SOFT_LABELS = "--soft-labels {soft_labels}"
+TEACHER_SEEDS = (3, 4)  # of none of the variants
 RECIPE = "--preset quick --decay cosine --stem-width 0 --blocks 1 --epochs 8 --small-share 0.75"
 FEW_SEED = 0  # which faces --train-faces takes
 ITSELF = "the recipe itself"
@@ -101,26 +106,42 @@ def judge(logits: torch.Tensor, labels: torch.Tensor) -> dict:
     }
 
 
-def train(
-    flags: argparse.Namespace, changed: dict, splits: dict[str, Split], judged: Split, quiet: bool
-) -> dict:
-    """Trains a variant; returns its last epoch's numbers and how it does on `judged`."""
+def train(flags: argparse.Namespace, changed: dict, splits: dict[str, Split]) -> Trainer:
+    """Trains what `flags` and the `changed` fields of the recipe ask for, to the last epoch."""
     device = choose_device(flags.device)
     setup = advanced_network.setup(flags)
     setup = replace(setup, recipe=setup.recipe | changed)
     model = stage.new_network(setup, len(splits["train"].class_names), flags.seed, device)
     recipe = stage.recipe_of(setup, flags, precision_name(flags.precision, device))
     trainer = Trainer(model, splits["train"].to(device), recipe)
-    val, judged = splits["val"].to(device), judged.to(device)
-    rows = [trainer.epoch(val, quiet) for _ in range(recipe.epochs)]
+    val = splits["val"].to(device)
+    for _ in range(recipe.epochs):
+        trainer.epoch(val, flags.quiet)
+    return trainer
+
+
+def teach(flags: argparse.Namespace, splits: dict[str, Split], path: Path) -> None:
+    """Writes the soft labels of networks that differ from what `flags` ask for in their seed."""
+    teachers = []
+    for seed in TEACHER_SEEDS:
+        trainer = train(argparse.Namespace(**{**vars(flags), "seed": seed}), {}, splits)
+        teachers.append(trainer.ema.module.eval())
+    precision = choose_precision(flags.precision, trainer.device)
+    probs = mean_probs(teachers, trainer.train, VIEWS, flags.seed, precision, flags.quiet)
+    save_soft_labels(path, probs, splits["train"])
+
+
+def results_of(trainer: Trainer, judged: Split) -> dict:
+    """Returns the last epoch's numbers and how the network does on `judged`."""
+    judged = judged.to(trainer.device)
     plain, mirrored = predict_views(trainer.ema.module, judged.images)
     return {
-        "seconds": sum(row["train_seconds"] for row in rows),
-        "train_loss": rows[-1]["train_loss"],
+        "seconds": sum(row["train_seconds"] for row in trainer.history),
+        "train_loss": trainer.history[-1]["train_loss"],
         "loss": F.cross_entropy((plain + mirrored) / 2, judged.labels).item(),
         "two_views": judge((plain + mirrored).cpu(), judged.labels.cpu()),
         "one_view": judge(plain.cpu(), judged.labels.cpu()),
-        "recipe": asdict(recipe),
+        "recipe": asdict(trainer.recipe),
     }
 
 
@@ -170,7 +191,7 @@ def stored(path: Path, about: dict) -> dict[str, dict]:
     content = json.loads(path.read_text(encoding="utf-8"))
     for key, value in about.items():
         if content.get(key) != value:
-            raise UserError(f"{path} is of other {key}; delete it, or add another --results-dir")
+            raise UserError(f"{path} is of other {key}; delete its folder, or add another --results-dir")
     return content["runs"]
 
 
@@ -206,15 +227,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.epilog = "All other flags are advanced_network.py's and change the recipe itself."
     args, more = parser.parse_known_args(argv)
-    flags = [*RECIPE.split(), *more]
+    flags, shown = [*RECIPE.split(), *more], ["--quiet"] if args.quiet else []
     splits = stage.load_splits(args.data_dir, ("train", "val"), wanted=("train", "val"))
-    judged, variants = splits["val"], VARIANTS
+    judged, soft_labels = splits["val"], soft_labels_path(cli.RESULTS_DIR)
     if args.train_faces:
         splits["train"], judged = few(splits["train"], splits["val"], args.train_faces)
-        variants = {  # the teachers of the soft labels have learned the faces that are judged here
-            name: changes for name, changes in VARIANTS.items() if SOFT_LABELS not in changes[0]
-        }
-    itself = advanced_network.parser().parse_args(flags)
+        soft_labels = soft_labels_path(args.results_dir)
+    itself = advanced_network.parser().parse_args([*flags, *shown])
     setup, classes = advanced_network.setup(itself), len(splits["train"].class_names)
     about = {
         "flags": flags,
@@ -224,11 +243,14 @@ def main(argv: list[str] | None = None) -> int:
     }
     path = args.results_dir / "ablation.json"
     done = stored(path, about)
-    for name, (own, changed) in variants.items():
+    for name, (own, changed) in VARIANTS.items():
         if name in done or (args.only and name not in (ITSELF, *args.only)):
             continue
-        variant = advanced_network.parser().parse_args([*flags, *own.split()])
-        done[name] = train(variant, changed, splits, judged, args.quiet)
+        own = [flag.format(soft_labels=soft_labels) for flag in own.split()]
+        variant = advanced_network.parser().parse_args([*flags, *shown, *own])
+        if args.train_faces and variant.soft_labels and not soft_labels.is_file():
+            teach(itself, splits, soft_labels)
+        done[name] = results_of(train(variant, changed, splits), judged)
         print(f"{name}: loss {done[name]['loss']:.3f}", flush=True)
         machine = describe_machine(choose_device(variant.device))
         write(path, about | {"machine": machine, "runs": done}, len(judged))

@@ -1,5 +1,6 @@
 """The ablation's own parts: which faces it learns and judges, and what it keeps of predictions."""
 
+import json
 import sys
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from conftest import ROOT
-from ferlab.data import Split
+from ferlab.data import Split, load_split
+from ferlab.distillation import load_soft_labels, soft_labels_path
 from ferlab.files import UserError
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -49,3 +51,20 @@ def test_table_tells_what_was_judged():
     assert rows[1].split()[3:5] == ["0.600", "0.500"]
     assert rows[2].split()[2:6] == ["0.800", "+0.200", "±", f"{error:.3f}"]
     assert rows[2].split()[-2] == "0.50", "recall of class 1, the rarest"
+
+
+def test_few_faces_have_teachers_of_their_own(data_dir, tmp_path):
+    """They learn the few faces alone, by the recipe itself, once."""
+    small = ["--widths", "8", "16", "--epochs", "2", "--batch-size", "40", "--train-faces", "100"]
+    folders = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path), "--quiet"]
+    assert ablation.main([*folders, *small, "--only", "soft labels"]) == 0
+    file = soft_labels_path(tmp_path)
+    train, judged = ablation.few(load_split(data_dir, "train"), load_split(data_dir, "val"), 100)
+    assert load_soft_labels(file, train).shape == (100, 7)
+    runs = json.loads((tmp_path / "ablation.json").read_text())["runs"]
+    learned = {name: run["recipe"]["soft_labels"] for name, run in runs.items()}
+    assert learned == {ablation.ITSELF: None, "soft labels": str(file)}
+    assert len(runs["soft labels"]["two_views"]["right"]) // 2 == -(-len(judged) // 8)
+    written = file.stat().st_mtime_ns
+    assert ablation.main([*folders, *small, "--only", "soft labels, no smoothing"]) == 0
+    assert file.stat().st_mtime_ns == written, "the teachers are not trained again"
