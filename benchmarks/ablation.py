@@ -191,7 +191,9 @@ def stored(path: Path, about: dict) -> dict[str, dict]:
     content = json.loads(path.read_text(encoding="utf-8"))
     for key, value in about.items():
         if content.get(key) != value:
-            raise UserError(f"{path} is of other {key}; delete its folder, or add another --results-dir")
+            raise UserError(
+                f"{path} is of other {key}; delete its folder, or add another --results-dir"
+            )
     return content["runs"]
 
 
