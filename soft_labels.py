@@ -26,7 +26,7 @@ from ferlab.evaluation import BATCH
 from ferlab.files import UserError, require_writable
 from ferlab.runtime import autocast, choose_device, choose_precision
 
-VIEWS = 8
+VIEWS = 8  # of each face
 
 
 @torch.inference_mode()
