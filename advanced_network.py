@@ -34,6 +34,8 @@ from ferlab.files import UserError
 AUGMENTATION = Augmentation(
     flip=True, rotation=10, translation=0.1, scale=0.1, brightness=0.1, contrast=0.2
 )
+LIGHT = {"light": 0.5, "gamma": 0.4, "sharpness": 0.5, "noise": 0.05}  # times --light
+SELF_START = 0.3  # share of the epochs before averaged weights know enough to teach
 DEFAULT = {
     "epochs": 36,
     "batch_size": 256,
@@ -44,14 +46,19 @@ DEFAULT = {
     "widths": [64, 128, 256],
     "stem_width": 0,
     "blocks": 2,
+    "pooling": "max",
+    "local_contrast": 0,
     "dropout": 0.0,
     "head_dropout": 0.3,
     "mixup": 0.2,
     "cutmix": 0.0,
     "erasing": 0.0,
+    "warp": 0.0,
+    "light": 0.0,
     "small_share": 0.3,
     "soft_labels": None,
     "soft_share": 0.7,
+    "self_share": 0.0,
 }
 PRESETS = {
     "default": DEFAULT,
@@ -74,7 +81,29 @@ PRESETS = {
     },
 }
 CONTRAST_EPS = 0.01  # added to a face's variance: a flat picture's noise stays small
+POOLING = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 MOST_STAGES = 5  # each but the first halves the faces, from 24x24 or 16x16 down to one pixel
+
+
+class LocalContrast(nn.Module):
+    """Puts beside each face what stands out from its surroundings, at mean 0 and deviation 1.
+
+    Of each pixel the mean of the square around it is taken away, so that shades and half-lit faces
+    matter less (subtractive normalisation: Jarrett et al. 2009, "What is the best multi-stage
+    architecture for object recognition?", with a plain mean).
+
+    Args:
+        side: of the square, in pixels, odd.
+    """
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.mean = nn.AvgPool2d(side, stride=1, padding=side // 2, count_include_pad=False)
+        self.norm = nn.InstanceNorm2d(1, eps=CONTRAST_EPS)
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        """Maps `(N, 1, H, W)` to `(N, 2, H, W)`."""
+        return torch.cat([faces, self.norm(faces - self.mean(faces))], dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -83,13 +112,13 @@ class ResidualBlock(nn.Module):
     Args:
         inputs: channels in.
         outputs: channels out.
-        pool: halves height and width first.
+        pooling: halves height and width first, by "max" or "avg"; None for not.
         dropout: share of channels silenced in training.
     """
 
-    def __init__(self, inputs: int, outputs: int, pool: bool, dropout: float):
+    def __init__(self, inputs: int, outputs: int, pooling: str | None, dropout: float):
         super().__init__()
-        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+        self.pool = POOLING[pooling](2) if pooling else nn.Identity()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
@@ -121,6 +150,9 @@ class CNN(nn.Module):
         widths: channels of the stages; all but the first halve height and width.
         stem_width: channels of the convolution before the faces are halved; 0 for none.
         blocks: residual blocks a stage.
+        pooling: what halves the maps between stages, "max" or "avg".
+        local_contrast: side of the squares whose mean is taken away for a second look at each face
+            (see `LocalContrast`); 0 for no such look.
         dropout: share of channels silenced after each block.
         head_dropout: share of features silenced before the last layer.
     """
@@ -131,14 +163,19 @@ class CNN(nn.Module):
         widths: tuple[int, ...] = (64, 128, 256),
         stem_width: int = 0,
         blocks: int = 2,
+        pooling: str = "max",
+        local_contrast: int = 0,
         dropout: float = 0.0,
         head_dropout: float = 0.2,
     ):
         super().__init__()
-        layers = [(1, widths[0], 5, 2)]  # inputs, outputs, side of the filters, stride
+        looks = 2 if local_contrast else 1
+        layers = [(looks, widths[0], 5, 2)]  # inputs, outputs, side of the filters, stride
         if stem_width:
-            layers = [(1, stem_width, 3, 1), (stem_width, widths[0], 3, 2)]
+            layers = [(looks, stem_width, 3, 1), (stem_width, widths[0], 3, 2)]
         self.stem = nn.Sequential(nn.InstanceNorm2d(1, eps=CONTRAST_EPS))
+        if local_contrast:
+            self.stem.append(LocalContrast(local_contrast))
         for inputs, outputs, side, stride in layers:
             self.stem += nn.Sequential(
                 nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False),
@@ -149,9 +186,8 @@ class CNN(nn.Module):
         inputs = widths[0]
         for number, width in enumerate(widths):
             for block in range(blocks):
-                stages.append(
-                    ResidualBlock(inputs, width, pool=number > 0 and block == 0, dropout=dropout)
-                )
+                first = number > 0 and block == 0
+                stages.append(ResidualBlock(inputs, width, pooling if first else None, dropout))
                 inputs = width
         self.stages = nn.Sequential(*stages)
         self.head = nn.Sequential(
@@ -190,6 +226,13 @@ def parser() -> argparse.ArgumentParser:
         help="of a first look at full resolution, 0 for none",
     )
     result.add_argument("--blocks", type=cli.positive(int), help="residual blocks a stage")
+    result.add_argument("--pooling", choices=POOLING, help="what halves the maps between stages")
+    result.add_argument(
+        "--local-contrast",
+        type=cli.not_negative(int),
+        metavar="PIXELS",
+        help="odd side of the squares whose mean is taken away for a second look, 0 for none",
+    )
     result.add_argument("--dropout", type=cli.share, help="of channels, after each block")
     result.add_argument("--head-dropout", type=cli.share, help="of features, before the last layer")
     result.add_argument(
@@ -202,6 +245,10 @@ def parser() -> argparse.ArgumentParser:
         "--cutmix", type=cli.not_negative(float), help="pastes a part of another face, 0 for none"
     )
     result.add_argument("--erasing", type=cli.share, help="of the training faces, lose a rectangle")
+    result.add_argument("--warp", type=cli.share, help="how far faces are sheared and slanted")
+    result.add_argument(
+        "--light", type=cli.not_negative(float), help="strength of new light, focus and noise"
+    )
     result.add_argument(
         "--small-share", type=cli.share, help="of the epochs, the first ones, at 32x32"
     )
@@ -209,6 +256,9 @@ def parser() -> argparse.ArgumentParser:
         "--soft-labels", type=Path, metavar="FILE", help="of soft_labels.py, to learn from too"
     )
     result.add_argument("--soft-share", type=cli.share, help="of --soft-labels in what is learned")
+    result.add_argument(
+        "--self-share", type=cli.share, help="of what the averaged weights think, in the same"
+    )
     result.set_presets(PRESETS)
     return result
 
@@ -217,8 +267,10 @@ def setup(args: argparse.Namespace) -> stage.Setup:
     """Returns what the flags ask for.
 
     Raises:
-        UserError: more stages than the faces can be halved.
+        UserError: more stages than the faces can be halved, or squares without a middle.
     """
+    if args.local_contrast and args.local_contrast % 2 == 0:
+        raise UserError(f"--local-contrast {args.local_contrast}: the side must be odd, or 0")
     if len(args.widths) > MOST_STAGES:
         raise UserError(f"--widths: a {IMAGE_SIZE}x{IMAGE_SIZE} face allows {MOST_STAGES} stages")
     return stage.Setup(
@@ -229,10 +281,17 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "widths": args.widths,
             "stem_width": args.stem_width,
             "blocks": args.blocks,
+            "pooling": args.pooling,
+            "local_contrast": args.local_contrast,
             "dropout": args.dropout,
             "head_dropout": args.head_dropout,
         },
-        augmentation=replace(AUGMENTATION, erasing=args.erasing),
+        augmentation=replace(
+            AUGMENTATION,
+            erasing=args.erasing,
+            warp=args.warp,
+            **{kind: args.light * most for kind, most in LIGHT.items()},
+        ),
         recipe={
             "optimizer": args.optimizer,
             "decay": args.decay,
@@ -244,6 +303,8 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "cutmix": args.cutmix,
             "soft_labels": str(args.soft_labels) if args.soft_labels else None,
             "soft_share": args.soft_share if args.soft_labels else 0.0,
+            "self_share": args.self_share,
+            "self_start": SELF_START,
             "small_share": args.small_share,
             "small_size": 32,
         },

@@ -42,6 +42,13 @@ from soft_labels import VIEWS, mean_probs
 
 SOFT_LABELS = "--soft-labels {soft_labels}"
 TEACHER_SEEDS = (3, 4)  # of none of the variants
+NEW = {
+    "average pooling": "--pooling avg",
+    "local contrast": "--local-contrast 9",
+    "warping": "--warp 0.1",
+    "new light": "--light 1",
+    "self-distillation": "--self-share 0.5",
+}
 RECIPE = "--preset quick --decay cosine --stem-width 0 --blocks 1 --epochs 8 --small-share 0.75"
 FEW_SEED = 0  # which faces --train-faces takes
 ITSELF = "the recipe itself"
@@ -73,6 +80,15 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "four times the weight decay": ("--weight-decay 0.2", {}),
     "augmentation half as wide again": ("--augment-strength 1.5", {}),
     "dropout of 0.1": ("--dropout 0.1", {}),
+    **{name: (flags, {}) for name, flags in NEW.items()},
+    "these five": (" ".join(NEW.values()), {}),
+    **{
+        f"these five without {name}": (
+            " ".join(flags for flags in NEW.values() if flags != left_out),
+            {},
+        )
+        for name, left_out in NEW.items()
+    },
 }
 
 

@@ -40,6 +40,9 @@ class Recipe:
             are asked for, chance picks one for each step.
         soft_labels: file of the teachers' probabilities (see `distillation`), or None.
         soft_share: their weight in what is learned; the labels have the rest.
+        self_share: weight, in what is learned, of what the averaged weights think of the same
+            augmented faces (arXiv 1703.01780); all else has the rest.
+        self_start: share of the epochs before they are asked.
         class_weights: "none", or "balanced": a class weighs n / (classes * its count).
         oversample: draws images so that every class is seen equally often.
         frozen_epochs: epochs, the first ones, in which only the new layers of a pretrained network
@@ -66,6 +69,8 @@ class Recipe:
     cutmix: float = 0.0
     soft_labels: str | None = None
     soft_share: float = 0.0
+    self_share: float = 0.0
+    self_start: float = 0.0
     class_weights: str = "none"
     oversample: bool = False
     frozen_epochs: int = 0

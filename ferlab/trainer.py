@@ -155,6 +155,19 @@ class Trainer:
         small = self.augment is not None and len(self.history) < small_epochs
         return self.recipe.small_size if small else None
 
+    @property
+    def asks_itself(self) -> bool:
+        """Whether the averaged weights are asked in the next epoch (self-distillation)."""
+        first = self.recipe.self_start * self.recipe.epochs
+        return self.recipe.self_share > 0 and len(self.history) >= first
+
+    @torch.no_grad()
+    def opinion(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the probabilities that the averaged weights give: float32 `(N, classes)`."""
+        self.ema.eval()
+        with autocast(self.device, self.precision):
+            return self.ema.module(images).float().softmax(1)
+
     def order(self) -> torch.Tensor:
         """Returns int64 `(steps, batch)`: the images of each step of the next epoch."""
         count = self.steps_an_epoch * self.batch_size
@@ -193,6 +206,9 @@ class Trainer:
                 logits = network(images)
             logits = logits.float()
             loss = self.loss(logits, targets)
+            if self.asks_itself:
+                own = F.cross_entropy(logits, self.opinion(images))
+                loss = torch.lerp(loss, own, self.recipe.self_share)
             self.model.zero_grad(set_to_none=True)
             loss.backward()
             if self.recipe.clip:

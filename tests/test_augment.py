@@ -1,5 +1,7 @@
 """Augmentation: each part does what it says, on the whole batch, from one generator."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,7 +9,18 @@ from ferlab.augment import Augmentation
 
 FACES = torch.rand(64, 1, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
 ALL = Augmentation(
-    flip=True, rotation=10, translation=0.1, scale=0.1, brightness=0.2, contrast=0.2, erasing=0.5
+    flip=True,
+    rotation=10,
+    translation=0.1,
+    scale=0.1,
+    brightness=0.2,
+    contrast=0.2,
+    warp=0.1,
+    light=0.5,
+    gamma=0.4,
+    sharpness=0.5,
+    noise=0.05,
+    erasing=0.5,
 )
 
 
@@ -83,6 +96,51 @@ def test_brightness_and_contrast_are_linear_in_grey_level():
     shift = result.mean(1)
     assert 0.7 <= gain.min() < 0.8 and 1.2 < gain.max() <= 1.3001
     assert -0.2001 <= shift.min() < -0.15 and 0.15 < shift.max() <= 0.2001
+
+
+def test_warp_keeps_the_centre_and_moves_the_corners_each_its_own_way():
+    warp = Augmentation(flip=False, warp=0.1)
+    assert (centres(augment(warp, dot(24, 24))) - 24).abs().max() < 0.3
+    near, far = (centres(augment(warp, dot(at, at))) - 23.5 for at in (11, 36))
+    moved = torch.stack([near + 12.5, far - 12.5])
+    assert 2 < moved.abs().max() < 12.5 * (0.1 + 0.1 + 0.2) + 0.5
+    assert not torch.allclose(near, -far, atol=0.5), "the depth is no linear map"
+    assert not torch.allclose(far[:, 0], far[:, 1], atol=0.5), "the two axes differ"
+
+
+def test_light_is_a_ramp_through_nothing_in_the_middle():
+    result = augment(Augmentation(flip=False, light=0.4), torch.zeros(200, 1, 48, 48))[:, 0]
+    assert result.mean((1, 2)).abs().max() < 1e-6
+    across, down = result[:, 0, -1] - result[:, 0, 0], result[:, -1, 0] - result[:, 0, 0]
+    slope = (across**2 + down**2).sqrt() / 2
+    assert 0.38 < slope.max() <= 0.4001 and slope.min() < 0.03
+    for step in (across, down):
+        assert step.min() < -0.5 and step.max() > 0.5
+    torch.testing.assert_close(result[:, -1, -1] - result[:, 0, 0], across + down)
+
+
+def test_gamma_bends_grey_levels_and_keeps_black_and_white():
+    levels = torch.tensor([-1.0, 0.0, 1.0]).repeat_interleave(16).view(1, 1, 1, 48)
+    result = augment(Augmentation(flip=False, gamma=0.4), levels.expand(200, 1, 48, 48))
+    assert torch.all(result[..., :16] == -1) and torch.all(result[..., 32:] == 1)
+    power = ((result[:, 0, 0, 20] + 1) / 2).log() / math.log(0.5)
+    assert math.exp(-0.4) - 1e-4 < power.min() < 0.7 and 1.4 < power.max() < math.exp(0.4) + 1e-4
+
+
+def test_sharpness_blurs_and_sharpens():
+    edge = torch.full((200, 1, 48, 48), -0.5)
+    edge[..., 24:] = 0.5
+    result = augment(Augmentation(flip=False, sharpness=0.6), edge)[:, 0, 20]
+    step = result[:, 24] - result[:, 23]  # the 3x3 means differ by a third of the plain step
+    assert 1 - 0.6 * 2 / 3 - 1e-4 < step.min() < 0.7 and 1.3 < step.max() < 1 + 0.6 * 2 / 3 + 1e-4
+    assert torch.allclose(result[:, :22], edge[:, 0, 20, :22])
+
+
+def test_noise_differs_by_image_and_pixel():
+    result = augment(Augmentation(flip=False, noise=0.1), torch.zeros(200, 1, 48, 48))
+    spread = result.std((1, 2, 3))
+    assert spread.min() < 0.01 and 0.09 < spread.max() < 0.11
+    assert result.mean((1, 2, 3)).abs().max() < 0.01
 
 
 def test_erasing_sets_one_rectangle_to_grey_in_its_share_of_images():

@@ -139,7 +139,7 @@ def test_what_a_preset_says_reaches_the_recipe(preset):
     recipe = advanced_network.setup(
         advanced_network.parser().parse_args(["--preset", preset])
     ).recipe
-    for key in ("optimizer", "decay", "mixup", "cutmix", "small_share"):
+    for key in ("optimizer", "decay", "mixup", "cutmix", "small_share", "self_share"):
         assert recipe[key] == wanted[key], key
 
 
@@ -328,6 +328,45 @@ def test_widths_decide_the_network(capsys, data_dir, tmp_path):
     assert saved["config"]["stem_width"] == 4
     shapes = {tuple(v.shape) for key, v in saved["state_dict"].items() if key.startswith("stem")}
     assert {(4, 1, 3, 3), (8, 4, 3, 3)} <= shapes
+
+
+def test_local_contrast_sees_what_stands_out():
+    """A ramp's light is gone, a spot is not; the plain face stays as the first channel."""
+    look = advanced_network.LocalContrast(9)
+    ramp = torch.linspace(-1, 1, 48).expand(1, 1, 48, 48).clone()
+    inside = slice(4, 44)  # a square that reaches over the edge has no ramp's mean
+    flat = (ramp - look.mean(ramp))[..., inside, inside]
+    assert flat.abs().max() < 1e-5
+    ramp[..., 20, 20] += 1
+    faces, contrast = look(ramp).split(1, dim=1)
+    assert torch.equal(faces, ramp)
+    assert contrast.flatten().argmax() == 20 * 48 + 20
+    assert contrast.mean().abs() < 1e-5 and contrast.std() < 1
+
+
+def test_local_contrast_needs_a_middle(capsys, data_dir, tmp_path):
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--local-contrast", "8"]
+    assert "--local-contrast 8: the side must be odd, or 0" in refused(
+        capsys, advanced_network, *args
+    )
+
+
+def test_pooling_is_one_of_two():
+    maps = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).view(1, 1, 2, 2)
+    for pooling, expected in (("max", 6.0), ("avg", 3.0)):
+        block = advanced_network.ResidualBlock(1, 4, pooling, 0.0)
+        assert block.pool(maps).item() == expected
+        assert block(torch.zeros(2, 1, 8, 8)).shape == (2, 4, 4, 4)
+
+
+def test_warp_and_light_reach_the_augmentation():
+    def augmentation(*flags):
+        return advanced_network.setup(advanced_network.parser().parse_args(flags)).augmentation
+
+    assert augmentation("--warp", "0", "--light", "0") == advanced_network.AUGMENTATION
+    both = augmentation("--warp", "0.2", "--light", "2")
+    assert both.warp == 0.2 and both.light == 1.0 and both.rotation == 10
+    assert both.gamma == 0.8 and both.sharpness == 1.0 and both.noise == 0.1
 
 
 @pytest.mark.parametrize(

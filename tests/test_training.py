@@ -91,6 +91,7 @@ def test_resumed_run_is_bit_identical(tmp_path, monkeypatch, optimizer, precisio
         oversample=optimizer == "adamw",
         mixup=0.3 if optimizer == "muon" else 0.0,
         cutmix=0.3 if optimizer == "muon" else 0.0,
+        self_share=0.5 if optimizer == "muon" else 0.0,
     )
     whole = train(tmp_path / "whole.pth", recipe)
     stopped_after(2, monkeypatch, tmp_path / "parts.pth", recipe)
@@ -302,3 +303,34 @@ def test_faces_are_mixed_with_their_labels(monkeypatch, mixup, cutmix):
     assert (targets.max(1).values < 0.999).any()
     assert any(pasted) == bool(cutmix), "cutmix leaves every pixel as it was"
     assert all(pasted) == (not mixup)
+
+
+def test_averaged_weights_teach_from_their_start_on(monkeypatch):
+    """Their probabilities of the very faces of the step, with the share that is asked."""
+    recipe = change(self_share=0.25, self_start=0.5, epochs=4)
+    trainer, asked = Trainer(network(), TRAIN, recipe), []
+    opinion = trainer.opinion
+
+    def remember(images):
+        probs = opinion(images)
+        assert not probs.requires_grad and torch.allclose(probs.sum(1), torch.ones(len(probs)))
+        expected = trainer.ema.module.eval()(images).softmax(1)
+        assert torch.equal(probs, expected)
+        asked.append(len(trainer.history))
+        return probs
+
+    monkeypatch.setattr(trainer, "opinion", remember)
+    for _ in range(4):
+        trainer.epoch(VAL, quiet=True)
+    assert asked == [2] * trainer.steps_an_epoch + [3] * trainer.steps_an_epoch
+
+
+def test_share_of_the_averaged_weights(monkeypatch):
+    """With all the weight, labels are not learned; the loss is the mean of both by the share."""
+    losses = {}
+    for share in (0.0, 0.25, 1.0):
+        trainer = Trainer(network(), TRAIN, change(self_share=share, epochs=1, batch_size=140))
+        monkeypatch.setattr(trainer, "opinion", lambda images: torch.full((len(images), 7), 1 / 7))
+        losses[share] = trainer.epoch(VAL, quiet=True)["train_loss"]
+    assert losses[0.0] != losses[1.0]
+    assert losses[0.25] == pytest.approx(0.75 * losses[0.0] + 0.25 * losses[1.0], rel=1e-5)
