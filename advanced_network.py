@@ -98,12 +98,20 @@ class LocalContrast(nn.Module):
 
     def __init__(self, side: int):
         super().__init__()
-        self.mean = nn.AvgPool2d(side, stride=1, padding=side // 2, count_include_pad=False)
+        self.pool = nn.AvgPool2d(side, stride=1, padding=side // 2)
         self.norm = nn.InstanceNorm2d(1, eps=CONTRAST_EPS)
 
     def forward(self, faces: torch.Tensor) -> torch.Tensor:
         """Maps `(N, 1, H, W)` to `(N, 2, H, W)`."""
         return torch.cat([faces, self.norm(faces - self.mean(faces))], dim=1)
+
+    def mean(self, faces: torch.Tensor) -> torch.Tensor:
+        """Returns the means `(N, 1, H, W)`: of the part of each square that lies in the face.
+
+        Padding is divided out here, by the mean of a face of ones: OpenCV's reader of ONNX would
+        not leave it out, and knows no `ones_like`.
+        """
+        return self.pool(faces) / self.pool(0 * faces + 1)
 
 
 class ResidualBlock(nn.Module):

@@ -50,7 +50,7 @@ def write_weights(folder, name, **more):
     model = build(**config)
     for values in (*model.parameters(), *model.buffers()):
         if values.is_floating_point():
-            values.data.add_(0.1 * torch.rand_like(values))
+            values.data.add_(0.1 * (torch.rand_like(values) - 0.5))
     save_model(folder / f"{name}_model.pth", name, model, config, CLASS_NAMES, 1.25, {})
     return folder / f"{name}_model.pth"
 
@@ -126,7 +126,7 @@ def test_any_number_of_faces_in_one_pass(weights, exported, data_dir):
         expected = model(images).numpy()
     for count in (1, 2, 5):
         (logits,) = session.run(["logits"], {"images": images[:count].numpy()})
-        np.testing.assert_allclose(logits, expected[:count], rtol=1e-5, atol=1e-4)
+        assert np.abs(logits - expected[:count]).max() < 1e-4
 
 
 @pytest.mark.parametrize(
