@@ -146,7 +146,8 @@ def test_parts_cover_all_rows_once(monkeypatch, processes):
 
 def test_parts_are_augmented_as_the_whole():
     images = make_split(2, 0).images
-    augment = Augmentation(rotation=10, contrast=0.2, warp=0.1, light=0.5, noise=0.1, erasing=0.5)
+    geometry = {"rotation": 10, "translation": 0.1, "warp": 0.1}
+    augment = Augmentation(**geometry, contrast=0.2, light=0.5, noise=0.1, erasing=0.5)
     whole = augment(images, torch.Generator().manual_seed(1))
     for part in (slice(0, 5), slice(5, 14)):
         generator = torch.Generator().manual_seed(1)
