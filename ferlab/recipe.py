@@ -125,7 +125,8 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     if recipe.optimizer == "adamw":
-        return [torch.optim.AdamW(groups, lr=recipe.lr)]
+        on_gpu = parameters[0].device.type == "cuda"
+        return [torch.optim.AdamW(groups, lr=recipe.lr, capturable=on_gpu)]
     return [torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)]
 
 
@@ -161,12 +162,22 @@ def learning_rate_factor(
     return factor
 
 
-def moving_average(horizon: float) -> Callable:
-    """Returns the update of a moving average over `horizon` steps, shorter while it is young."""
+def averaging_decay(horizon: float) -> Callable[[int], float]:
+    """Returns how much of a moving average of `horizon` steps stays in an update, by its age.
+
+    The age is counted in updates before; a young average forgets sooner.
+    """
+
+    def decay(age: int) -> float:
+        return min(1 - 1 / max(1.0, horizon), (1 + age) / (10 + age))
+
+    return decay
+
+
+def moving_average(decay: Callable[[int], float]) -> Callable:
+    """Returns the update of a moving average, for `AveragedModel`."""
 
     def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count) -> None:
-        age = float(count)
-        decay = min(1 - 1 / max(1.0, horizon), (1 + age) / (10 + age))
-        get_ema_multi_avg_fn(decay)(averaged, current, count)
+        get_ema_multi_avg_fn(decay(int(count)))(averaged, current, count)
 
     return update

@@ -31,6 +31,9 @@ def choose_device(name: str) -> torch.device:
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         raise UserError(f"--device {name}: this machine has none; use --device cpu or auto")
+    if name == "cuda":
+        torch.backends.cudnn.benchmark = True  # batches have few shapes: the best kernels pay off
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
     if name != "cuda" or "LOCAL_RANK" not in os.environ:
         return torch.device(name)
     number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()

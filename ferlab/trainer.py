@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import CutMix, MixUp, RandomChoice
 from tqdm import tqdm
 
 from ferlab.augment import Augmentation
+from ferlab.cuda_graph import RecordedSteps, average_in, scale_change
 from ferlab.data import Split
 from ferlab.distillation import load_soft_labels, soft_targets
 from ferlab.distributed import (
@@ -26,7 +27,7 @@ from ferlab.distributed import (
 )
 from ferlab.evaluation import predict_logits
 from ferlab.files import UserError
-from ferlab.recipe import Recipe, build_optimizers, moving_average, schedule
+from ferlab.recipe import Recipe, averaging_decay, build_optimizers, moving_average, schedule
 from ferlab.runtime import autocast, random_state, restore_random_state, seed_everything
 
 RANK_SEED = 1_000_003  # between the seeds of two processes
@@ -61,6 +62,7 @@ class Trainer:
 
     def __init__(self, model: nn.Module, train: Split, recipe: Recipe):
         self.train, self.recipe = train, recipe
+        self.data = train.digest()  # takes longer than an epoch on a GPU
         self.device = train.images.device
         model = with_common_norms(model.to(self.device))
         self.model = model.to(memory_format=torch.channels_last)
@@ -75,12 +77,11 @@ class Trainer:
         mixers = [kind(alpha=alpha, num_classes=classes) for kind, alpha in mixers if alpha]
         self.mix = RandomChoice(mixers) if mixers else None
         self.optimizers = build_optimizers(self.model, recipe)
-        factor = schedule(recipe, self.steps_an_epoch)
-        self.schedulers = [LambdaLR(optimizer, factor) for optimizer in self.optimizers]
+        self.factor = schedule(recipe, self.steps_an_epoch)
+        self.schedulers = [LambdaLR(optimizer, self.factor) for optimizer in self.optimizers]
+        self.decay = averaging_decay(recipe.ema_epochs * self.steps_an_epoch)
         self.ema = AveragedModel(
-            self.model,
-            multi_avg_fn=moving_average(recipe.ema_epochs * self.steps_an_epoch),
-            use_buffers=True,
+            self.model, multi_avg_fn=moving_average(self.decay), use_buffers=True
         )
         self.targets = train.labels
         if recipe.soft_labels:
@@ -93,6 +94,12 @@ class Trainer:
             weight=balanced if recipe.class_weights == "balanced" else None,
             label_smoothing=recipe.label_smoothing,
         )
+        self.loss_sum = torch.zeros((), device=self.device)  # of the epoch's steps
+        self.right = torch.zeros((), dtype=torch.int64, device=self.device)  # images, in the same
+        self.recorded: RecordedSteps | None = None
+        self.recorded_kind: tuple = ()
+        # mixing draws its shares on the CPU, and processes talk to each other within a step
+        self.records = self.device.type == "cuda" and world_size() == 1 and not self.mix
         self.history: list[dict] = []
         self.best: dict = {"val_accuracy": -1.0}
         self.part_ways()
@@ -101,7 +108,7 @@ class Trainer:
         """Returns the whole loop state, in types that `torch.load(weights_only=True)` reads."""
         return {
             "recipe": asdict(self.recipe),
-            "data": self.train.digest(),
+            "data": self.data,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -124,7 +131,7 @@ class Trainer:
                     f"{path} was trained with {key} {value}, not {recipe.get(key)}; "
                     "repeat its flags with --resume, or start over without --resume"
                 )
-        if state["data"] != self.train.digest():
+        if state["data"] != self.data:
             raise UserError(f"{path} was trained on other data; start over without --resume")
         try:
             self.model.load_state_dict(state["model"])
@@ -179,6 +186,84 @@ class Trainer:
             )
         return drawn[:count].view(self.steps_an_epoch, self.batch_size)
 
+    def learn(self, batch: torch.Tensor) -> None:
+        """Leaves the gradient of a step in the parameters, and adds to the epoch's sums.
+
+        Args:
+            batch: int64 `(batch,)`, the images of the step, of all processes.
+        """
+        rows = batch[self.part]
+        images, targets = self.train.images[rows], self.targets[rows]
+        if self.augment:
+            images = self.augment(
+                images, self.generator, self.small_size, len(batch), self.part.start
+            )
+        if self.mix:
+            images, targets = self.mix(images, targets)
+        with autocast(self.device, self.precision):
+            logits = self.network(images)
+        logits = logits.float()
+        loss = self.loss(logits, targets)
+        if self.asks_itself:
+            own = F.cross_entropy(logits, self.opinion(images))
+            loss = torch.lerp(loss, own, self.recipe.self_share)
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.loss_sum += loss.detach()
+        heaviest = targets if targets.ndim == 1 else targets.argmax(1)
+        self.right += (logits.argmax(1) == heaviest).sum()
+
+    def step(self, batch: torch.Tensor) -> None:
+        """Learns from the images `batch`, int64 `(batch,)`."""
+        self.learn(batch)
+        for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+        self.ema.update_parameters(self.model)
+
+    def recorded_step(self, batch: torch.Tensor) -> None:
+        """Does what `step` does, as a CUDA graph.
+
+        Steps of other kernels than the last one's, for faces of another size say, need another
+        recording.
+        """
+        learning = [p.requires_grad for p in self.model.parameters()]
+        kind = (self.small_size, self.asks_itself, learning)
+        if self.recorded_kind != kind:
+            self.recorded = None  # frees its memory
+            self.recorded = RecordedSteps(self.full_step, self.generator, self.batch_size)
+            self.recorded_kind = kind
+        done = self.schedulers[0].last_epoch  # steps, in spite of the name
+        weight = 1 - self.decay(done) if done else 1.0
+        self.recorded(batch, self.factor(done), weight)
+        for scheduler in self.schedulers:
+            scheduler.step()
+        self.ema.n_averaged += 1
+
+    def full_step(self, batch: torch.Tensor, factor: torch.Tensor, weight: torch.Tensor) -> None:
+        """Does what `step` does, all of it on the device.
+
+        Args:
+            batch: int64 `(batch,)`, the images.
+            factor: float32 `()`, of the peak learning rate.
+            weight: float32 `()`, of the new weights in their average.
+        """
+        self.learn(batch)
+        learning = [p for p in self.model.parameters() if p.grad is not None]
+        before = [p.detach().clone() for p in learning]
+        for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
+            for group, peak in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
+                group["lr"] = peak
+            optimizer.step()
+        scale_change(learning, before, factor)
+        average_in(
+            [*self.ema.module.parameters(), *self.ema.module.buffers()],
+            [*self.model.parameters(), *self.model.buffers()],
+            weight,
+        )
+
     def train_one_epoch(self, progress: tqdm) -> tuple[float, float]:
         """Runs one epoch; returns the mean loss and the accuracy on the augmented batches.
 
@@ -190,47 +275,23 @@ class Trainer:
         self.model.train()
         if self.recipe.frozen_epochs:
             self.model.freeze(len(self.history) < self.recipe.frozen_epochs)
-        loss_sum = torch.zeros((), device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        network = parallel(self.model)
+        self.network = parallel(self.model)
+        self.loss_sum.zero_()
+        self.right.zero_()
+        advance = self.recorded_step if self.records else self.step
         for step, batch in enumerate(self.order(), start=1):
-            rows = batch[self.part]
-            images, targets = self.train.images[rows], self.targets[rows]
-            if self.augment:
-                images = self.augment(
-                    images, self.generator, self.small_size, len(batch), self.part.start
-                )
-            if self.mix:
-                images, targets = self.mix(images, targets)
-            with autocast(self.device, self.precision):
-                logits = network(images)
-            logits = logits.float()
-            loss = self.loss(logits, targets)
-            if self.asks_itself:
-                own = F.cross_entropy(logits, self.opinion(images))
-                loss = torch.lerp(loss, own, self.recipe.self_share)
-            self.model.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.recipe.clip:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-            for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
-                optimizer.step()
-                scheduler.step()
-            self.ema.update_parameters(self.model)
-            loss_sum += loss.detach()
-            heaviest = targets if targets.ndim == 1 else targets.argmax(1)
-            correct += (logits.argmax(1) == heaviest).sum()
+            advance(batch)
             progress.update(len(batch))
             if step % CHECK_EVERY == 0 or step == self.steps_an_epoch:
-                mean = loss_sum.item() / step
+                mean = self.loss_sum.item() / step
                 progress.set_postfix(loss=f"{mean:.3f}", refresh=False)
                 if not math.isfinite(mean):
                     raise UserError(
                         f"the loss is not finite in epoch {len(self.history) + 1}; "
                         f"lower --lr (it was {self.recipe.lr:g})"
                     )
-        mean = sum_over_processes(loss_sum).item() / (self.steps_an_epoch * world_size())
-        right = sum_over_processes(correct).item()
+        mean = sum_over_processes(self.loss_sum).item() / (self.steps_an_epoch * world_size())
+        right = sum_over_processes(self.right).item()
         return mean, right / (self.steps_an_epoch * self.batch_size)
 
     def validate(self, val: Split) -> tuple[float, float]:

@@ -10,7 +10,14 @@ from conftest import make_split
 from ferlab import training
 from ferlab.checkpoint import load_checkpoint
 from ferlab.files import UserError
-from ferlab.recipe import Recipe, build_optimizers, learning_rate_factor, moving_average
+from ferlab.recipe import (
+    Recipe,
+    averaging_decay,
+    build_optimizers,
+    learning_rate_factor,
+    moving_average,
+)
+from ferlab.runtime import choose_device
 from ferlab.trainer import Trainer
 from ferlab.training import fit
 
@@ -224,13 +231,49 @@ def test_balanced_weights_are_inverse_to_the_counts():
 
 def test_moving_average_follows_and_lags():
     averaged, count = [torch.zeros(3)], torch.tensor(1000)
-    update = moving_average(horizon=10)
+    update = moving_average(averaging_decay(horizon=10))
     for _ in range(10):
         update(averaged, [torch.ones(3)], count)
     assert averaged[0][0].item() == pytest.approx(1 - 0.9**10)
     none = [torch.zeros(3)]
-    moving_average(horizon=0)(none, [torch.ones(3)], count)
+    moving_average(averaging_decay(horizon=0))(none, [torch.ones(3)], count)
     assert none[0][0] == 1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_a_step_that_a_gpu_records_is_the_step(optimizer, monkeypatch):
+    recipe = change(optimizer=optimizer, lr=1e-3, ema_epochs=1.0, self_share=0.5)
+    monkeypatch.setattr(
+        "ferlab.trainer.RecordedSteps",
+        lambda step, generator, batch_size: (
+            lambda batch, factor, weight: step(batch, torch.tensor(factor), torch.tensor(weight))
+        ),
+    )
+    histories = []
+    for records in (False, True):
+        one = Trainer(network().to(memory_format=torch.channels_last), TRAIN, recipe)
+        one.records = records
+        histories.append([one.epoch(VAL, quiet=True) for _ in range(recipe.epochs)])
+    for expected, row in zip(*histories, strict=True):
+        for key in ("lr", "train_loss", "val_loss"):  # the last is of the averaged weights
+            assert row[key] == pytest.approx(expected[key], rel=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA's")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_a_gpu_records_steps_and_learns_the_same(optimizer):
+    device = choose_device("cuda")
+    train, val = TRAIN.to(device), VAL.to(device)
+    recipe = change(optimizer=optimizer, lr=1e-3, epochs=6, ema_epochs=1.0, self_share=0.5)
+    histories = []
+    for records in (False, True):
+        one = Trainer(network(), train, recipe)
+        one.records = records and one.records
+        histories.append([one.epoch(val, quiet=True) for _ in range(recipe.epochs)])
+    assert one.recorded.graph is not None
+    for expected, row in zip(*histories, strict=True):
+        for key in ("lr", "train_loss", "val_loss"):
+            assert row[key] == pytest.approx(expected[key], rel=0.01)
 
 
 def test_biases_and_norms_do_not_decay():

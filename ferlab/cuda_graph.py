@@ -1,0 +1,90 @@
+"""A training step on a GPU as one CUDA graph.
+
+A step is about a thousand small kernels, and asking for each takes a processor longer than a GPU
+needs to run it. They are recorded once and from then on asked for together. A recorded step does
+the same each time, so what changes from step to step lies in tensors: which faces, and by which
+factor the learning rate has fallen.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+EAGER_STEPS = 3  # before a recording: libraries choose their kernels, optimizers make their state
+
+
+class RecordedSteps:
+    """Runs `step`, a few times as it is, then as a CUDA graph of it.
+
+    Args:
+        step: what to run; is given the tensors below, always the same ones, and returns nothing.
+        generator: what `step` draws random numbers from, besides torch's own generator.
+        batch_size: images of a step.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None],
+        generator: torch.Generator,
+        batch_size: int,
+    ):
+        self.step, self.generator = step, generator
+        self.batch = torch.zeros(batch_size, dtype=torch.int64, device=generator.device)
+        self.factor, self.weight = (torch.ones((), device=generator.device) for _ in range(2))
+        self.eager_steps = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, batch: torch.Tensor, factor: float, weight: float) -> None:
+        """Runs one step.
+
+        Args:
+            batch: int64 `(batch_size,)`, the images.
+            factor: of the peak learning rate.
+            weight: of the new weights in their moving average.
+        """
+        self.batch.copy_(batch)
+        self.factor.fill_(factor)
+        self.weight.fill_(weight)
+        if self.eager_steps < EAGER_STEPS:
+            side = torch.cuda.Stream()  # a recording cannot go on from work of the usual stream
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                self.step(self.batch, self.factor, self.weight)
+            torch.cuda.current_stream().wait_stream(side)
+            self.eager_steps += 1
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            self.graph.register_generator_state(self.generator)
+            with torch.cuda.graph(self.graph):
+                self.step(self.batch, self.factor, self.weight)
+        self.graph.replay()
+
+
+@torch.no_grad()
+def scale_change(
+    parameters: list[torch.Tensor], before: list[torch.Tensor], factor: torch.Tensor
+) -> None:
+    """Makes what was added to `parameters` since `before` `factor` times as large, in place.
+
+    Every optimizer's step is proportional to its learning rate, so that this sets the rate after
+    the step.
+    """
+    change = torch._foreach_sub(parameters, before)
+    torch._foreach_mul_(change, factor - 1)
+    torch._foreach_add_(parameters, change)
+
+
+@torch.no_grad()
+def average_in(
+    averaged: list[torch.Tensor], current: list[torch.Tensor], weight: torch.Tensor
+) -> None:
+    """Moves `averaged` towards `current` by the share `weight`, in place; integers are copied."""
+    pairs = list(zip(averaged, current, strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    change = torch._foreach_sub([new for _, new in floats], [old for old, _ in floats])
+    torch._foreach_mul_(change, weight)
+    torch._foreach_add_([old for old, _ in floats], change)
+    for old, new in pairs:
+        if not old.is_floating_point():
+            old.copy_(new)
