@@ -7,8 +7,9 @@
 A face's label is one rater's word; many faces show two expressions, and some labels are wrong. The
 teachers' probabilities tell so, and a student that learns from labels and teachers alike does
 better than its teacher (knowledge distillation, arXiv 1503.02531; the same network again, arXiv
-1805.04770). Each face is seen in several augmented views, as in training: on the plain picture the
-teachers would repeat the labels they have learned by heart. Only the train split is read.
+1805.04770). Each face is seen in several augmented views, as in the first teacher's training: on
+the plain picture they would repeat the labels they have learned by heart. Only the train split is
+read.
 """
 
 import sys
@@ -18,11 +19,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from advanced_network import AUGMENTATION, CNN
+from advanced_network import CNN
 from ferlab import cli, distillation
+from ferlab.augment import Augmentation
 from ferlab.checkpoint import load_model
 from ferlab.data import Split, load_split
-from ferlab.evaluation import BATCH
+from ferlab.evaluation import batch_of
 from ferlab.files import UserError, require_writable
 from ferlab.runtime import autocast, choose_device, choose_precision
 
@@ -33,6 +35,7 @@ VIEWS = 8  # of each face
 def mean_probs(
     teachers: list[nn.Module],
     train: Split,
+    augmentation: Augmentation,
     views: int,
     seed: int,
     precision: torch.dtype,
@@ -43,6 +46,7 @@ def mean_probs(
     Args:
         teachers: networks in eval mode, on the device of the split.
         train: the faces.
+        augmentation: makes the views.
         views: how often each face is seen.
         seed: of the views.
         precision: of the computation.
@@ -56,8 +60,9 @@ def mean_probs(
     sums = torch.zeros(len(train), len(train.class_names), device=device)
     with tqdm(total=views * len(train), unit="image", desc="teaching", disable=quiet) as progress:
         for _ in range(views):
-            for images, total in zip(train.images.split(BATCH), sums.split(BATCH), strict=True):
-                seen = AUGMENTATION(images, generator)
+            batch = batch_of(device)
+            for images, total in zip(train.images.split(batch), sums.split(batch), strict=True):
+                seen = augmentation(images, generator)
                 for teacher in teachers:
                     with autocast(device, precision):
                         total += teacher(seen).float().softmax(1)
@@ -91,14 +96,16 @@ def main(argv: list[str] | None = None) -> int:
     device = choose_device(args.device)
     train = load_split(args.data_dir, "train").to(device)
     paths = args.weights or [args.results_dir / "advanced_model.pth"]
-    teachers = []
+    teachers, augmentations = [], []
     for path in paths:
         model, content = load_model(path, "advanced", CNN)
         if tuple(content["class_names"]) != train.class_names:
             raise UserError(f"{path} tells other classes apart than {args.data_dir}; leave it out")
         teachers.append(model.to(device, memory_format=torch.channels_last))
+        augmentations.append(content["run"]["recipe"]["augmentation"] or {})
     precision = choose_precision("auto", device)
-    probs = mean_probs(teachers, train, args.views, args.seed, precision, args.quiet)
+    augmentation = Augmentation(**augmentations[0])
+    probs = mean_probs(teachers, train, augmentation, args.views, args.seed, precision, args.quiet)
     path = distillation.soft_labels_path(args.results_dir)
     distillation.save_soft_labels(path, probs, train)
     agree = (probs.argmax(1) == train.labels).float().mean().item()

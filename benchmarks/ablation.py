@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 import advanced_network
 from ferlab import cli, stage
+from ferlab.augment import Augmentation
 from ferlab.data import Split
 from ferlab.distillation import save_soft_labels, soft_labels_path
 from ferlab.evaluation import predict_views
@@ -143,7 +144,10 @@ def teach(flags: argparse.Namespace, splits: dict[str, Split], path: Path) -> No
         trainer = train(argparse.Namespace(**{**vars(flags), "seed": seed}), {}, splits)
         teachers.append(trainer.ema.module.eval())
     precision = choose_precision(flags.precision, trainer.device)
-    probs = mean_probs(teachers, trainer.train, VIEWS, flags.seed, precision, flags.quiet)
+    augmentation = trainer.augment or Augmentation()
+    probs = mean_probs(
+        teachers, trainer.train, augmentation, VIEWS, flags.seed, precision, flags.quiet
+    )
     save_soft_labels(path, probs, splits["train"])
 
 

@@ -1,7 +1,7 @@
 """Soft labels: what the teachers say, how a student learns from it, what is refused."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -42,6 +42,19 @@ def test_several_teachers_are_averaged(taught, data_dir, tmp_path):
         torch.load(folder / "advanced_soft_labels.pt")["probs"] for folder in (taught, tmp_path)
     )
     assert torch.allclose(once, twice, atol=1e-3)
+
+
+def test_faces_are_seen_as_in_the_teachers_training(taught, data_dir, tmp_path, monkeypatch):
+    weights, seen = taught / "advanced_model.pth", []
+
+    def remember(teachers, train, augmentation, *rest):
+        seen.append(asdict(augmentation))
+        return torch.full((len(train), 7), 1 / 7)
+
+    monkeypatch.setattr(soft_labels, "mean_probs", remember)
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--weights", weights]
+    assert soft_labels.main([*map(str, args), "--quiet"]) == 0
+    assert seen == [torch.load(weights)["run"]["recipe"]["augmentation"]] and seen[0]["warp"] > 0
 
 
 def test_student_learns_and_the_record_tells(taught, data_dir, tmp_path):
