@@ -50,6 +50,7 @@ NEW = {
     "new light": "--light 1",
     "self-distillation": "--self-share 0.5",
 }
+FIVE = " ".join(NEW.values())
 RECIPE = "--preset quick --decay cosine --stem-width 0 --blocks 1 --epochs 8 --small-share 0.75"
 FEW_SEED = 0  # which faces --train-faces takes
 ITSELF = "the recipe itself"
@@ -82,7 +83,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "augmentation half as wide again": ("--augment-strength 1.5", {}),
     "dropout of 0.1": ("--dropout 0.1", {}),
     **{name: (flags, {}) for name, flags in NEW.items()},
-    "these five": (" ".join(NEW.values()), {}),
+    "these five": (FIVE, {}),
     **{
         f"these five without {name}": (
             " ".join(flags for flags in NEW.values() if flags != left_out),
@@ -90,6 +91,9 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
         )
         for name, left_out in NEW.items()
     },
+    "these five, faces not halved": (f"{FIVE} --stem-stride 1", {}),
+    "these five and soft labels": (f"{FIVE} {SOFT_LABELS}", {}),
+    "the same, no self-distillation": (f"{FIVE} {SOFT_LABELS} --self-share 0", {}),
 }
 
 

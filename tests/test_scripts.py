@@ -327,7 +327,7 @@ def test_widths_decide_the_network(capsys, data_dir, tmp_path):
     saved = torch.load(tmp_path / "advanced_model.pth")
     assert saved["config"]["stem_width"] == 4
     shapes = {tuple(v.shape) for key, v in saved["state_dict"].items() if key.startswith("stem")}
-    assert {(4, 1, 3, 3), (8, 4, 3, 3)} <= shapes
+    assert {(4, 2, 3, 3), (8, 4, 3, 3)} <= shapes  # a face and its local contrast
 
 
 def test_local_contrast_sees_what_stands_out():
