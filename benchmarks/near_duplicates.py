@@ -1,0 +1,103 @@
+"""How many faces have a twin in the train split, and whether a model is right because of that.
+
+    python benchmarks/near_duplicates.py
+
+`dataset_preparation.py` takes identical pictures out of train; the same photograph cropped a little
+differently stays. Here each face of val and test is held against all train faces and their mirror
+images: the correlation of their grey levels at half size, after the means are taken away. For each
+threshold the table tells how many faces have a twin above it, how many of these carry the twin's
+label, and how often each model of `--results-dir` is right with a twin and without. A gain that is
+there without twins too is not of faces known by heart.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch.nn import functional as F
+
+from ferlab import cli, stage
+from ferlab.files import UserError
+from ferlab.runs import Run, read_folder, read_right
+
+THRESHOLDS = (0.99, 0.95, 0.9, 0.8)
+CHUNK = 4096  # train faces at a time: 60 MB of correlations with 3,600 others
+
+
+def unit_vectors(images: torch.Tensor) -> torch.Tensor:
+    """Maps faces `(N, 1, H, W)` to float32 `(N, H * W / 4)` whose products are correlations."""
+    small = F.avg_pool2d(images, 2).flatten(1)
+    return F.normalize(small - small.mean(1, keepdim=True), dim=1)
+
+
+def nearest(images: torch.Tensor, train: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the highest correlation of each image with a train face, and which that is.
+
+    Args:
+        images: float32 `(N, 1, H, W)`.
+        train: the same of M faces; their mirror images count as theirs.
+
+    Returns:
+        float32 `(N,)` in [-1, 1] and int64 `(N,)`.
+    """
+    faces = [unit_vectors(images), unit_vectors(images.flip(-1))]
+    most = torch.full((len(images),), -torch.inf)
+    place = torch.zeros(len(images), dtype=torch.int64)
+    for first in range(0, len(train), CHUNK):
+        others = unit_vectors(train[first : first + CHUNK])
+        for own in faces:
+            value, index = (own @ others.T).max(1)
+            place = torch.where(value > most, index + first, place)
+            most = torch.maximum(value, most)
+    return most, place
+
+
+def row(twins: torch.Tensor, same: torch.Tensor, rights: list[torch.Tensor]) -> list[str]:
+    """Returns the cells of a threshold.
+
+    Args:
+        twins: bool `(N,)`, which faces have one.
+        same: bool `(N,)`, whose nearest face carries the same label.
+        rights: bool `(N,)` for each model, where it is right.
+    """
+
+    def share(right: torch.Tensor, of: torch.Tensor) -> str:
+        return f"{right[of].float().mean():.3f}" if of.any() else "-"
+
+    cells = [f"{int(twins.sum()):,}", share(same, twins)]
+    return cells + [f"{share(right, twins)} / {share(right, ~twins)}" for right in rights]
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--data-dir", type=Path, default=cli.DATA_DIR, help="the splits' folder")
+    parser.add_argument(
+        "--results-dir", type=Path, default=cli.RESULTS_DIR, help="of the models' predictions"
+    )
+    args = parser.parse_args(argv)
+    splits = stage.load_splits(args.data_dir, ("train",))
+    train = splits.pop("train")
+    runs: list[Run] = [run for run in read_folder(args.results_dir)[0] if run.parameters]
+    for name, split in splits.items():
+        most, place = nearest(split.images, train.images)
+        same = train.labels[place] == split.labels
+        there = [run for run in runs if name in run.splits]
+        for run in there:
+            if run.splits[name]["digest"] != split.digest():
+                raise UserError(f"{run.path} is of other {name} images than {args.data_dir}")
+        rights = [torch.from_numpy(read_right(run, name)[1]) for run in there]
+        heads = [f"{run.title}: with / without" for run in there]
+        print(f"{name}, {len(split):,} faces")
+        print(f"{'twin above':>10} {'faces':>6} {'same label':>11}", *(f"{h:>34}" for h in heads))
+        for threshold in THRESHOLDS:
+            count, label, *models = row(most > threshold, same, rights)
+            print(f"{threshold:10.2f} {count:>6} {label:>11}", *(f"{cell:>34}" for cell in models))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
