@@ -188,9 +188,8 @@ class CNN(nn.Module):
     ):
         super().__init__()
         looks = 2 if local_contrast else 1
-        layers = [
-            (looks, widths[0], 5, stem_stride)
-        ]  # inputs, outputs, side of the filters, stride
+        # inputs, outputs, side of the filters, stride
+        layers = [(looks, widths[0], 5, stem_stride)]
         if stem_width:
             layers = [(looks, stem_width, 3, 1), (stem_width, widths[0], 3, stem_stride)]
         self.stem = nn.Sequential(nn.InstanceNorm2d(1, eps=CONTRAST_EPS))

@@ -56,11 +56,10 @@ def mean_probs(
         float32 `(N, classes)`, rows sum to 1, on the device of the split.
     """
     device = train.images.device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator, batch = torch.Generator(device).manual_seed(seed), batch_of(device)
     sums = torch.zeros(len(train), len(train.class_names), device=device)
     with tqdm(total=views * len(train), unit="image", desc="teaching", disable=quiet) as progress:
         for _ in range(views):
-            batch = batch_of(device)
             for images, total in zip(train.images.split(batch), sums.split(batch), strict=True):
                 seen = augmentation(images, generator)
                 for teacher in teachers:

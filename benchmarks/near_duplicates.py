@@ -85,9 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     for name, split in splits.items():
         most, place = nearest(split.images, train.images)
         same = train.labels[place] == split.labels
-        there = [run for run in runs if name in run.splits]
+        there, digest = [run for run in runs if name in run.splits], split.digest()
         for run in there:
-            if run.splits[name]["digest"] != split.digest():
+            if run.splits[name]["digest"] != digest:
                 raise UserError(f"{run.path} is of other {name} images than {args.data_dir}")
         rights = [torch.from_numpy(read_right(run, name)[1]) for run in there]
         heads = [f"{run.title}: with / without" for run in there]
