@@ -25,7 +25,9 @@ def display():
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed (apt-get install xvfb xdotool)")
     reading, writing = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x800x24"]
+    # -noreset: without it the server starts anew, refusing whoever comes then, each time
+    # its last client (an xdotool) leaves.
+    command = ["Xvfb", "-noreset", "-displayfd", str(writing), "-screen", "0", "1280x800x24"]
     server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
     number = os.read(reading, 16).decode().strip()
     yield f":{number}"
