@@ -20,17 +20,8 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 from ferlab import cli
-from ferlab.data import (
-    CLASS_NAMES,
-    IMAGE_SIZE,
-    MEAN,
-    SPLITS,
-    STD,
-    Split,
-    gray_levels,
-    save_split,
-    split_path,
-)
+from ferlab.contract import CLASS_NAMES, IMAGE_SIZE, MEAN, STD
+from ferlab.data import SPLITS, Split, gray_levels, save_split, split_path
 from ferlab.files import UserError, require_writable, write_text
 from ferlab.pictures import Pictures, find_splits, list_files, read_split
 

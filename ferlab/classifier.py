@@ -9,7 +9,8 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from ferlab.checkpoint import load_model
-from ferlab.data import IMAGE_SIZE, preprocess
+from ferlab.data import IMAGE_SIZE
+from ferlab.preprocessing import preprocess
 from ferlab.runtime import choose_precision
 
 
@@ -137,7 +138,7 @@ def pack_convolutions(model: nn.Module, example: torch.Tensor) -> None:
 
 
 def as_input(face: np.ndarray) -> torch.Tensor:
-    """Returns what the network is fed of a face: `data.preprocess`, as in prepared splits.
+    """Returns what the network is fed of a face: `preprocessing.preprocess`, as in prepared splits.
 
     Args:
         face: uint8 `(H, W, 3)`, BGR.

@@ -1,4 +1,4 @@
-"""The data contract: class names, preprocessing, and split files on disk."""
+"""The data contract: class names, and split files on disk."""
 
 import hashlib
 import io
@@ -8,25 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torchvision.transforms import v2
 
 from ferlab.contract import CLASS_NAMES as CLASS_NAMES
-from ferlab.contract import IMAGE_SIZE, MEAN, STD
+from ferlab.contract import IMAGE_SIZE
 from ferlab.files import UserError, atomic_path
 
 SPLITS = ("train", "val", "test")
-
-preprocess = v2.Compose(
-    [
-        v2.Grayscale(num_output_channels=1),
-        v2.Resize((IMAGE_SIZE, IMAGE_SIZE), antialias=True),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize([MEAN], [STD]),
-    ]
-)
-"""What a network is fed: uint8 `(..., 1 or 3, H, W)`, RGB if 3, any size -> float32
-`(..., 1, 48, 48)` in [-1, 1]. The one definition, for prepared splits and live faces alike; for
-machines without torch, `onnx_model.as_input` repeats it, and a test holds the two together."""
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ RUNTIMES = {"onnxruntime": with_onnxruntime, "OpenCV": with_opencv}
 
 
 def as_input(face: np.ndarray, size: int, mean: float, std: float) -> np.ndarray:
-    """Returns what the network is fed of a face: `data.preprocess`, without torch.
+    """Returns what the network is fed of a face: `preprocessing.preprocess`, without torch.
 
     Within two grey levels of it: both resize as Pillow does, torchvision with coarser weights.
 

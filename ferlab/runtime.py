@@ -4,9 +4,9 @@ import os
 import platform
 import time
 from functools import lru_cache
+from importlib.metadata import version
 
 import torch
-import torchvision
 from torch.nn import functional as F
 
 from ferlab.files import UserError
@@ -134,7 +134,7 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
+        "torchvision": version("torchvision"),
     }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
-from torchvision.transforms.v2 import CutMix, MixUp, RandomChoice
 from tqdm import tqdm
 
 from ferlab.augment import Augmentation
@@ -51,6 +51,16 @@ def common_batch_size(asked: int, count: int) -> int:
     return size
 
 
+def mixing(recipe: Recipe, classes: int) -> Callable | None:
+    """Returns what makes a batch of mixed faces and their targets out of one; None for neither."""
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    from torchvision.transforms.v2 import CutMix, MixUp, RandomChoice  # a second to import
+
+    kinds = ((MixUp, recipe.mixup), (CutMix, recipe.cutmix))
+    return RandomChoice([kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha])
+
+
 class Trainer:
     """The state of a training run: everything that a checkpoint holds.
 
@@ -72,10 +82,7 @@ class Trainer:
         self.steps_an_epoch = len(train) // self.batch_size
         self.precision = getattr(torch, recipe.precision)
         self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
-        classes = len(train.class_names)
-        mixers = ((MixUp, recipe.mixup), (CutMix, recipe.cutmix))
-        mixers = [kind(alpha=alpha, num_classes=classes) for kind, alpha in mixers if alpha]
-        self.mix = RandomChoice(mixers) if mixers else None
+        self.mix = mixing(recipe, len(train.class_names))
         self.optimizers = build_optimizers(self.model, recipe)
         self.factor = schedule(recipe, self.steps_an_epoch)
         self.schedulers = [LambdaLR(optimizer, self.factor) for optimizer in self.optimizers]

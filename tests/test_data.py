@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from conftest import make_split
-from ferlab.data import CLASS_NAMES, load_split, preprocess, save_split, split_path
+from ferlab.data import CLASS_NAMES, load_split, save_split, split_path
 from ferlab.files import UserError
+from ferlab.preprocessing import preprocess
 
 
 def test_preprocess_maps_grey_levels_to_minus_one_to_one():

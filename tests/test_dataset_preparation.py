@@ -10,7 +10,8 @@ from PIL import Image
 
 import dataset_preparation
 from conftest import run_script, striped_face, write_pictures
-from ferlab.data import CLASS_NAMES, load_split, preprocess
+from ferlab.data import CLASS_NAMES, load_split
+from ferlab.preprocessing import preprocess
 
 
 @pytest.fixture

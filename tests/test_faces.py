@@ -9,7 +9,6 @@ from PIL import Image
 from conftest import drawn_frame
 from ferlab import faces
 from ferlab.classifier import as_input
-from ferlab.data import preprocess
 from ferlab.faces import (
     HaarDetector,
     NearSearch,
@@ -21,6 +20,7 @@ from ferlab.faces import (
 )
 from ferlab.files import UserError
 from ferlab.pictures import read_pixels
+from ferlab.preprocessing import preprocess
 
 
 def gray_of(frame):
