@@ -51,6 +51,7 @@ NEW = {
     "self-distillation": "--self-share 0.5",
 }
 FIVE = " ".join(NEW.values())
+TAUGHT = f"{FIVE} {SOFT_LABELS} --self-share 0"
 RECIPE = "--preset quick --decay cosine --stem-width 0 --blocks 1 --epochs 8 --small-share 0.75"
 FEW_SEED = 0  # which faces --train-faces takes
 ITSELF = "the recipe itself"
@@ -93,7 +94,9 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     },
     "these five, faces not halved": (f"{FIVE} --stem-stride 1", {}),
     "these five and soft labels": (f"{FIVE} {SOFT_LABELS}", {}),
-    "the same, no self-distillation": (f"{FIVE} {SOFT_LABELS} --self-share 0", {}),
+    "the same, no self-distillation": (TAUGHT, {}),
+    "taught, stochastic depth of 0.1": (f"{TAUGHT} --drop-path 0.1", {}),
+    "taught, twice the epochs": (f"{TAUGHT} --epochs {{twice}}", {}),
 }
 
 
@@ -269,10 +272,11 @@ def main(argv: list[str] | None = None) -> int:
     }
     path = args.results_dir / "ablation.json"
     done = stored(path, about)
+    filled = {"soft_labels": soft_labels, "twice": 2 * itself.epochs}
     for name, (own, changed) in VARIANTS.items():
         if name in done or (args.only and name not in (ITSELF, *args.only)):
             continue
-        own = [flag.format(soft_labels=soft_labels) for flag in own.split()]
+        own = [flag.format(**filled) for flag in own.split()]
         variant = advanced_network.parser().parse_args([*flags, *shown, *own])
         if args.train_faces and variant.soft_labels and not soft_labels.is_file():
             teach(itself, splits, soft_labels)

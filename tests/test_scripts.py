@@ -354,9 +354,23 @@ def test_local_contrast_needs_a_middle(capsys, data_dir, tmp_path):
 def test_pooling_is_one_of_two():
     maps = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).view(1, 1, 2, 2)
     for pooling, expected in (("max", 6.0), ("avg", 3.0)):
-        block = advanced_network.ResidualBlock(1, 4, pooling, 0.0)
+        block = advanced_network.ResidualBlock(1, 4, pooling, dropout=0.0, drop_path=0.0)
         assert block.pool(maps).item() == expected
         assert block(torch.zeros(2, 1, 8, 8)).shape == (2, 4, 4, 4)
+
+
+def test_faces_skip_blocks_in_training_alone():
+    block = advanced_network.ResidualBlock(4, 4, None, dropout=0.0, drop_path=0.5)
+    maps = torch.rand(64, 4, 6, 6)
+    skipped = [torch.equal(new, old) for new, old in zip(block(maps), maps, strict=True)]
+    assert 16 < sum(skipped) < 48
+    block.eval()
+    assert not any(torch.equal(new, old) for new, old in zip(block(maps), maps, strict=True))
+
+
+def test_later_blocks_are_skipped_more():
+    network = advanced_network.CNN(7, widths=(4, 8), blocks=2, drop_path=0.3)
+    assert [block.drop_path for block in network.stages] == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
 def test_warp_and_light_reach_the_augmentation():
