@@ -273,7 +273,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--dropout", type=cli.share, help="of channels, after each block")
     result.add_argument(
-        "--drop-path", type=cli.share, help="of faces, that skip the last block in training"
+        "--drop-path", type=cli.share, help="of faces that skip the last block in training"
     )
     result.add_argument("--head-dropout", type=cli.share, help="of features, before the last layer")
     result.add_argument(

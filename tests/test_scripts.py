@@ -361,6 +361,7 @@ def test_pooling_is_one_of_two():
 
 def test_faces_skip_blocks_in_training_alone():
     block = advanced_network.ResidualBlock(4, 4, None, dropout=0.0, drop_path=0.5)
+    torch.manual_seed(0)
     maps = torch.rand(64, 4, 6, 6)
     skipped = [torch.equal(new, old) for new, old in zip(block(maps), maps, strict=True)]
     assert 16 < sum(skipped) < 48
