@@ -4,7 +4,7 @@
     python advanced_network.py --resume            # after a stop
     python advanced_network.py --evaluate          # report the saved weights, train nothing
     python advanced_network.py --preset quick      # a smaller network, fewer epochs
-    python advanced_network.py --preset best       # full resolution, soft labels of soft_labels.py
+    python advanced_network.py --preset best       # faces at full resolution, 240 epochs
 
 `best`, the weights in results/, attains 0.718 on the test split of the real dataset; it has 4.4 M
 parameters and took five minutes on an H100. The default is for CPUs: 2.8 M parameters, and faces
@@ -14,7 +14,8 @@ A filter is the same wherever it looks, so a smile learned in one place is known
 Most of the time goes into convolutions: the first epochs see the faces at 32x32, and computation is
 in bfloat16 where the machine gains from it. Muon, which makes every update of a filter bank
 orthogonal, needs fewer epochs than SGD. Against learning by heart, faces are moved, warped and lit
-anew, and much of what is learned is what the averaged weights, or other networks, think of them.
+anew, and much of what is learned is what other networks think of them: of the real dataset's faces
+that is in results/advanced_soft_labels.pt.
 """
 
 import argparse
@@ -28,8 +29,8 @@ from torch.nn import functional as F
 
 from ferlab import cli, stage
 from ferlab.augment import Augmentation
-from ferlab.data import IMAGE_SIZE
-from ferlab.distillation import soft_labels_path
+from ferlab.data import IMAGE_SIZE, load_split
+from ferlab.distillation import are_of, soft_labels_path
 from ferlab.files import UserError
 
 AUGMENTATION = Augmentation(
@@ -41,6 +42,7 @@ DEFAULT = {
     "epochs": 36,
     "batch_size": 256,
     "optimizer": "muon",
+    "muon_steps": 5,
     "lr": 0.05,
     "weight_decay": 0.05,
     "decay": "cosine",
@@ -59,24 +61,26 @@ DEFAULT = {
     "warp": 0.1,
     "light": 1.0,
     "small_share": 0.5,
-    "soft_labels": None,
+    "soft_labels": "auto",
     "soft_share": 0.7,
-    "self_share": 0.5,
+    "self_share": 0.0,
 }
 PRESETS = {
     "default": DEFAULT,
     "quick": DEFAULT
     | {
-        "epochs": 16,
+        "epochs": 13,
+        "batch_size": 128,
+        "muon_steps": 3,
         "decay": "linear",
         "widths": [32, 64, 128, 256],
         "stem_width": 16,
+        "blocks": 1,
         "pooling": "max",
         "local_contrast": 0,
         "head_dropout": 0.2,
         "warp": 0.0,
         "light": 0.0,
-        "self_share": 0.0,
     },
     "best": DEFAULT
     | {
@@ -85,12 +89,11 @@ PRESETS = {
         "stem_stride": 1,
         "drop_path": 0.1,
         "erasing": 0.2,
-        "self_share": 0.0,
-        "soft_labels": soft_labels_path(cli.RESULTS_DIR),
     },
 }
 CONTRAST_EPS = 0.01  # added to a face's variance: a flat picture's noise stays small
 POOLING = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+SOFT_LABELS = soft_labels_path(cli.RESULTS_DIR)  # what --soft-labels auto looks at
 MOST_STAGES = 5  # each but the first halves the faces, from 24x24 or 16x16 down to one pixel
 
 
@@ -280,6 +283,12 @@ def parser() -> argparse.ArgumentParser:
         "--optimizer", choices=("sgd", "adamw", "muon"), help="muon: for the filters, with SGD"
     )
     result.add_argument(
+        "--muon-steps",
+        type=cli.positive(int),
+        metavar="STEPS",
+        help="of Newton-Schulz, which make its updates orthogonal",
+    )
+    result.add_argument(
         "--mixup", type=cli.not_negative(float), help="mixes faces in pairs, 0 for none"
     )
     result.add_argument(
@@ -294,7 +303,10 @@ def parser() -> argparse.ArgumentParser:
         "--small-share", type=cli.share, help="of the epochs, the first ones, at 32x32"
     )
     result.add_argument(
-        "--soft-labels", type=Path, metavar="FILE", help="of soft_labels.py, to learn from too"
+        "--soft-labels",
+        metavar="FILE",
+        help="of soft_labels.py, to learn from too, or none; "
+        f"auto: {SOFT_LABELS}, if it is of these training faces",
     )
     result.add_argument("--soft-share", type=cli.share, help="of --soft-labels in what is learned")
     result.add_argument(
@@ -304,16 +316,29 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def chosen_soft_labels(flag: str, data_dir: Path) -> str | None:
+    """Returns the file that `--soft-labels` asks for, None for none.
+
+    Raises:
+        UserError: by "auto", where no train split, or a damaged one, is in `data_dir`.
+    """
+    if flag == "auto":
+        return str(SOFT_LABELS) if are_of(SOFT_LABELS, load_split(data_dir, "train")) else None
+    return None if flag == "none" else flag
+
+
 def setup(args: argparse.Namespace) -> stage.Setup:
     """Returns what the flags ask for.
 
     Raises:
-        UserError: more stages than the faces can be halved, or squares without a middle.
+        UserError: more stages than the faces can be halved, or squares without a middle; or as
+            `chosen_soft_labels` does.
     """
     if args.local_contrast and args.local_contrast % 2 == 0:
         raise UserError(f"--local-contrast {args.local_contrast}: the side must be odd, or 0")
     if len(args.widths) > MOST_STAGES:
         raise UserError(f"--widths: a {IMAGE_SIZE}x{IMAGE_SIZE} face allows {MOST_STAGES} stages")
+    soft_labels = None if args.evaluate else chosen_soft_labels(args.soft_labels, args.data_dir)
     return stage.Setup(
         name="advanced",
         title="CNN",
@@ -337,6 +362,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
         ),
         recipe={
             "optimizer": args.optimizer,
+            "muon_steps": args.muon_steps,
             "decay": args.decay,
             "label_smoothing": 0.1,
             "ema_epochs": 1.0,
@@ -344,8 +370,8 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "warmup": 0.06,
             "mixup": args.mixup,
             "cutmix": args.cutmix,
-            "soft_labels": str(args.soft_labels) if args.soft_labels else None,
-            "soft_share": args.soft_share if args.soft_labels else 0.0,
+            "soft_labels": soft_labels,
+            "soft_share": args.soft_share if soft_labels else 0.0,
             "self_share": args.self_share,
             "self_start": SELF_START,
             "small_share": args.small_share,

@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     agree = (probs.argmax(1) == train.labels).float().mean().item()
     print(f"the teachers name {agree:.1%} of {len(train):,} training faces as their labels do")
     following = cli.stage_command("advanced_network.py", args.data_dir, args.results_dir)
-    print(f"wrote {path}; next: {following} --preset best")
+    print(f"wrote {path}; next: {following} --preset best --soft-labels {path}")
     return 0
 
 

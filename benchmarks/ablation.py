@@ -52,7 +52,10 @@ NEW = {
 }
 FIVE = " ".join(NEW.values())
 TAUGHT = f"{FIVE} {SOFT_LABELS} --self-share 0"
-RECIPE = "--preset quick --decay cosine --stem-width 0 --blocks 1 --epochs 8 --small-share 0.75"
+RECIPE = (
+    "--preset quick --soft-labels none --muon-steps 5 --batch-size 256 --decay cosine "
+    "--stem-width 0 --epochs 8 --small-share 0.75"
+)
 FEW_SEED = 0  # which faces --train-faces takes
 ITSELF = "the recipe itself"
 ONE_VIEW = "one view, not two"
@@ -278,7 +281,8 @@ def main(argv: list[str] | None = None) -> int:
             continue
         own = [flag.format(**filled) for flag in own.split()]
         variant = advanced_network.parser().parse_args([*flags, *shown, *own])
-        if args.train_faces and variant.soft_labels and not soft_labels.is_file():
+        taught = variant.soft_labels != "none"
+        if args.train_faces and taught and not soft_labels.is_file():
             teach(itself, splits, soft_labels)
         done[name] = results_of(train(variant, changed, splits), judged)
         print(f"{name}: loss {done[name]['loss']:.3f}", flush=True)

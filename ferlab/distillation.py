@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from ferlab.data import Split, load_tensors, save_tensors
 from ferlab.files import UserError
 
+REMEDY = "make it with: python soft_labels.py"
+
 
 def soft_labels_path(results_dir: str | os.PathLike) -> Path:
     """Returns where the soft labels lie below `results_dir`."""
@@ -31,12 +33,20 @@ def load_soft_labels(path: Path, train: Split) -> torch.Tensor:
     Raises:
         UserError: missing or damaged file, or of other faces or labels.
     """
-    remedy = "make it with: python soft_labels.py"
-    content = load_tensors(path, remedy)
+    content = load_tensors(path, REMEDY)
     probs = content.get("probs")
     if not isinstance(probs, torch.Tensor) or content.get("data") != train.digest():
-        raise UserError(f"{path} holds no soft labels of this train split; {remedy}")
+        raise UserError(f"{path} holds no soft labels of this train split; {REMEDY}")
     return probs.float().to(train.images.device)
+
+
+def are_of(path: Path, train: Split) -> bool:
+    """Returns whether `path` is there and holds soft labels of `train`, its faces and labels.
+
+    Raises:
+        UserError: damaged file.
+    """
+    return path.is_file() and load_tensors(path, REMEDY).get("data") == train.digest()
 
 
 def soft_targets(train: Split, probs: torch.Tensor, share: float) -> torch.Tensor:

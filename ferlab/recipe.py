@@ -24,6 +24,8 @@ class Recipe:
         weight_decay: of matrices and filters; biases and norms have none.
         optimizer: "sgd" (Nesterov momentum 0.9), "adamw", or "muon": Muon for the filters and
             SGD, without weight decay, for the rest.
+        muon_steps: Newton-Schulz steps that make an update of Muon's orthogonal; it need not be
+            exactly so (https://github.com/KellerJordan/cifar10-airbench takes three).
         warmup: share of the steps in which the learning rate rises to its peak.
         decay: how it then falls to zero: along a "cosine" (arXiv 1608.03983) or "linear"; with
             "none" it stays at its peak.
@@ -57,6 +59,7 @@ class Recipe:
     lr: float
     weight_decay: float
     optimizer: str
+    muon_steps: int = 5
     warmup: float = 0.1
     decay: str = "cosine"
     label_smoothing: float = 0.0
@@ -116,8 +119,9 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
         banks = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1]
         taken = {id(bank) for bank in banks}
         rest = [p for p in parameters if id(p) not in taken]
+        options = {"weight_decay": recipe.weight_decay, "ns_steps": recipe.muon_steps}
         return [
-            FilterMuon(banks, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=0.95),
+            FilterMuon(banks, lr=recipe.lr, momentum=0.95, **options),
             torch.optim.SGD(rest, lr=REST_LR * recipe.lr, momentum=0.9, nesterov=True),
         ]
     groups = [

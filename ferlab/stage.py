@@ -110,6 +110,8 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
     else:
         precision = from_first(precision_name, args.precision, device)
     recipe = recipe_of(setup, args, precision)
+    if "soft_labels" in setup.recipe and not args.quiet:
+        print(f"soft labels: {recipe.soft_labels or 'none'}")
     classes = len(train.class_names)
     result = fit(
         new_network(setup, classes, args.seed, device),

@@ -134,12 +134,11 @@ def test_preset_chooses_the_defaults_and_flags_go_before_it():
 
 
 @pytest.mark.parametrize("preset", advanced_network.PRESETS)
-def test_what_a_preset_says_reaches_the_recipe(preset):
+def test_what_a_preset_says_reaches_the_recipe(preset, data_dir):
     wanted = advanced_network.PRESETS[preset]
-    recipe = advanced_network.setup(
-        advanced_network.parser().parse_args(["--preset", preset])
-    ).recipe
-    for key in ("optimizer", "decay", "mixup", "cutmix", "small_share", "self_share"):
+    args = ["--preset", preset, "--data-dir", str(data_dir)]
+    recipe = advanced_network.setup(advanced_network.parser().parse_args(args)).recipe
+    for key in ("optimizer", "muon_steps", "decay", "mixup", "cutmix", "small_share", "self_share"):
         assert recipe[key] == wanted[key], key
 
 
@@ -376,7 +375,8 @@ def test_later_blocks_are_skipped_more():
 
 def test_warp_and_light_reach_the_augmentation():
     def augmentation(*flags):
-        return advanced_network.setup(advanced_network.parser().parse_args(flags)).augmentation
+        args = advanced_network.parser().parse_args([*flags, "--soft-labels", "none"])
+        return advanced_network.setup(args).augmentation
 
     assert augmentation("--warp", "0", "--light", "0") == advanced_network.AUGMENTATION
     both = augmentation("--warp", "0.2", "--light", "2")

@@ -1,7 +1,9 @@
 """Soft labels: what the teachers say, how a student learns from it, what is refused."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +68,26 @@ def test_student_learns_and_the_record_tells(taught, data_dir, tmp_path):
     assert "soft_share 0.6" in (tmp_path / "advanced_results.txt").read_text()
 
 
+@pytest.mark.parametrize("flag", ["auto", "none"])
+@pytest.mark.parametrize("mine", [True, False])
+def test_soft_labels_that_lie_ready(taught, data_dir, tmp_path, monkeypatch, capsys, flag, mine):
+    """By default those in results/ teach, if they are of the same faces and labels."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(taught, tmp_path / "results")
+    if not mine:
+        for number, name in enumerate(("train", "val")):
+            save_split(make_split(6, number), split_path(tmp_path, name))
+    folders = ["--data-dir", str(data_dir if mine else tmp_path), "--results-dir", "student"]
+    loud = [word for word in SMALL if word != "--quiet"]
+    assert advanced_network.main([*folders, *loud, "--soft-labels", flag]) == 0
+    recipe = json.loads(Path("student/advanced_metrics.json").read_text())["run"]["recipe"]
+    used = flag == "auto" and mine
+    file = "results/advanced_soft_labels.pt"
+    assert recipe["soft_labels"] == (file if used else None)
+    assert recipe["soft_share"] == (0.7 if used else 0.0)
+    assert f"soft labels: {file if used else 'none'}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("mixup", [0.0, 0.2])
 def test_student_follows_its_teacher_where_labels_are_wrong(tmp_path, mixup):
     """The labels are shuffled, the teacher is right: what is learned is the teacher's."""
@@ -115,6 +137,14 @@ def test_soft_labels_that_are_missing_or_damaged(capsys, data_dir, tmp_path):
     )
     path.write_bytes(b"no such file")
     assert "damaged" in refused(capsys, advanced_network, *args)
+
+
+def test_damaged_soft_labels_that_lie_ready(capsys, data_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("results").mkdir()
+    Path("results/advanced_soft_labels.pt").write_bytes(b"no such file")
+    line = refused(capsys, advanced_network, "--data-dir", data_dir, *SMALL)
+    assert "results/advanced_soft_labels.pt is damaged" in line
 
 
 def test_no_teacher(capsys, data_dir, tmp_path):

@@ -305,19 +305,22 @@ def test_fewer_images_than_a_batch_train_in_one_step():
     assert math.isfinite(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def test_muon_makes_the_steps_of_filters_orthogonal():
+@pytest.mark.parametrize("steps", [2, 5])
+def test_muon_makes_the_steps_of_filters_orthogonal(steps):
     model = network().to(memory_format=torch.channels_last)
     bank = model[3].weight
     before = bank.detach().clone()
-    muon, sgd = build_optimizers(model, change(optimizer="muon", weight_decay=0.0, lr=0.1))
+    recipe = change(optimizer="muon", weight_decay=0.0, lr=0.1, muon_steps=steps)
+    muon, sgd = build_optimizers(model, recipe)
     assert muon.banks == [bank], "the first convolution has one input channel: SGD's"
-    steps = len(muon.param_groups[0]["params"]) + len(sgd.param_groups[0]["params"])
-    assert steps == len(list(model.parameters()))
+    updated = len(muon.param_groups[0]["params"]) + len(sgd.param_groups[0]["params"])
+    assert updated == len(list(model.parameters()))
     model(TRAIN.images[:32]).square().sum().backward()
     muon.step()
     change_of_bank = (bank.detach() - before).flatten(1)
     singular = torch.linalg.svdvals(change_of_bank) / 0.1
-    assert singular.min() > 0.5 and singular.max() < 1.5, "Newton-Schulz comes near to 1"
+    near = singular.min() > 0.5 and singular.max() < 1.5
+    assert near == (steps == 5), "five of Newton-Schulz's steps come near to 1, two do not"
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.5, 0.0), (0.0, 1.0), (0.5, 1.0)])
