@@ -119,9 +119,14 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
         banks = [p for p in parameters if p.ndim == 4 and p.shape[1] > 1]
         taken = {id(bank) for bank in banks}
         rest = [p for p in parameters if id(p) not in taken]
-        options = {"weight_decay": recipe.weight_decay, "ns_steps": recipe.muon_steps}
         return [
-            FilterMuon(banks, lr=recipe.lr, momentum=0.95, **options),
+            FilterMuon(
+                banks,
+                lr=recipe.lr,
+                weight_decay=recipe.weight_decay,
+                momentum=0.95,
+                ns_steps=recipe.muon_steps,
+            ),
             torch.optim.SGD(rest, lr=REST_LR * recipe.lr, momentum=0.9, nesterov=True),
         ]
     groups = [
