@@ -1,4 +1,4 @@
-"""Every command of the README runs as it stands, and its numbers are those of results/."""
+"""Every command of the README and of docs/ runs as it stands; its numbers are those of results/."""
 
 import json
 import os
@@ -13,7 +13,9 @@ import pytest
 from conftest import ROOT, write_pictures
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
 MODELS = ("baseline", "softmax", "basic_nn", "advanced")
 
