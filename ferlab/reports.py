@@ -195,8 +195,19 @@ def _recipe(recipe: dict) -> str:
 def _pairs(facts: dict[str, object]) -> list[str]:
     lines = []
     for label, value in facts.items():
-        lines += textwrap.wrap(f"{label:18} {value}", 100, subsequent_indent=" " * 19)
+        lines += wrapped(f"{label:18} {value}", indent=19)
     return lines
+
+
+def wrapped(text: str, indent: int = 0) -> list[str]:
+    """Returns `text` in lines of 100 characters; flags and paths stay whole, to be pasted."""
+    return textwrap.wrap(
+        text,
+        100,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _short(value: float) -> float:

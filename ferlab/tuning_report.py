@@ -1,7 +1,6 @@
 """The results of a study: text for people, a row a trial, and a plot."""
 
 import csv
-import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from scipy.stats import binomtest
 
 from ferlab.files import atomic_path, write_text
 from ferlab.plots import plot_tuning
+from ferlab.reports import wrapped
 from ferlab.search_space import flags_of, text_of
 
 SHOWN = 10  # trials in the table of the text
@@ -92,7 +92,7 @@ def report_text(report: Report) -> str:
     }
     lines = [title, "=" * len(title), ""]
     for label, value in facts.items():
-        lines += textwrap.wrap(f"{label:10} {value}", 100, subsequent_indent=" " * 11)
+        lines += wrapped(f"{label:10} {value}", indent=11)
     lines += ["", *_outcome(report), ""]
     if report.importances:
         lines += [f"What val accuracy after epoch {report.rung} depends on (fANOVA, all trials)"]
@@ -127,7 +127,7 @@ def _outcome(report: Report) -> list[str]:
             f" Without --epochs the command trains the script's own {report.own_epochs} epochs, "
             "for which other values may be best."
         )
-    return lines + textwrap.wrap(note, 100)
+    return lines + wrapped(note)
 
 
 def _with_interval(accuracy: float, images: int) -> str:
