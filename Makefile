@@ -82,10 +82,11 @@ format: $(VENV)/.installed-dev  ## formats the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# A file of tests goes to one of as many processes as there are cores; their threads would get in
-# each other's way.
+# A file of tests goes to one of as many processes as there are cores, the longest first (see
+# tests/conftest.py); their threads would get in each other's way.
 test: check  ## lint and the test suite; SLOW=1 adds the slow tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile $(if $(SLOW),-m "slow or not slow")
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+	  $(if $(SLOW),-m "slow or not slow")
 
 clean:  ## removes splits, drawn faces and demo results; keeps downloads and results/
 	rm -rf processed_data data/sample results/sample
