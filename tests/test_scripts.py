@@ -18,6 +18,7 @@ import basic_nn
 import softmax
 from conftest import ROOT, assert_one_line_error, make_split, refused, run_script
 from ferlab.data import CLASS_NAMES, Split, load_split, save_split, split_path
+from ferlab.reports import wrapped
 
 SCRIPTS = {
     "baseline": baseline,
@@ -409,3 +410,10 @@ def test_help_prints_the_docstring_and_the_defaults(name, capsys):
     text = capsys.readouterr().out
     assert SCRIPTS[name].__doc__.splitlines()[0] in text
     assert "(default: processed_data)" in text
+
+
+def test_wrapped_lines_keep_commands_whole():
+    words = ["python", "basic_nn.py", *["--results-dir", "results/a-b-c"] * 8, "/long-path" * 12]
+    lines = wrapped(" ".join(words), indent=4)
+    assert len(lines) > 2 and " ".join(lines).split() == words
+    assert all(line.startswith("    ") for line in lines[1:])
