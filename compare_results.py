@@ -35,9 +35,9 @@ from scipy.stats import binomtest
 from ferlab import cli
 from ferlab.files import UserError, write_text
 from ferlab.plots import plot_comparison
+from ferlab.reports import wrapped
 from ferlab.runs import Run, common_split, read_folder, read_right, require_same_data
 
-WIDTH = 100  # columns of the text
 HOW_TO_READ = (
     "How to read: only images that one of the two models alone gets right count. Were both equally "
     "good, a fair coin could give each of them to either; p is how often coins fall at least this "
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
     lines = [f"The models on {runs[0].splits[split]['n']:,} {split} images", *table(runs, split)]
     for run in lacking:
-        lines += wrapped(f"Left out: {run.title}, as {run.path} has no {split} numbers")
+        lines += wrapped(f"Left out: {run.title}, as {run.path} has no {split} numbers", indent=2)
     lines += paired_tests(runs, split) + seed_table([*runs, *seed_runs], split)
     text = "\n".join(lines) + "\n"
     rows = [
@@ -117,13 +117,14 @@ def paired_tests(runs: list[Run], split: str) -> list[str]:
             if not np.array_equal(labels, other_labels):
                 raise UserError("their predictions are of different images")
         except UserError as error:
-            lines += wrapped(f"{pair}: not tested, as {error}")
+            lines += wrapped(f"{pair}: not tested, as {error}", indent=2)
             continue
         only, only_other, p = mcnemar(right, other_right)
         chance = f"p = {p:.2g}" if p >= 1e-99 else "p < 1e-99"
         lines += wrapped(
             f"{pair}: {only:,} images only {run.title} gets right, "
-            f"{only_other:,} only {other.title}; {chance}"
+            f"{only_other:,} only {other.title}; {chance}",
+            indent=2,
         )
         tests += 1
     if tests:
@@ -131,7 +132,7 @@ def paired_tests(runs: list[Run], split: str) -> list[str]:
         if tests > 1:
             text += f" {tests} tests are made and each may be lucky, so rather hold p against"
             text += f" 0.05 / {tests} = {0.05 / tests:.2g} (Bonferroni)."
-        lines += textwrap.wrap(text, WIDTH)
+        lines += wrapped(text)
     heading = ["", "Is the next model better, or lucky with these images? McNemar's test"]
     return heading + lines if lines else []
 
@@ -178,11 +179,6 @@ def seed_table(runs: list[Run], split: str) -> list[str]:
         return []
     heading = f"Over several seeds, {split} split: mean ± sample standard deviation"
     return ["", heading, f"{'':24}  {'accuracy':15}  {'macro F1':15}  seeds", *lines]
-
-
-def wrapped(text: str) -> list[str]:
-    """Breaks a line of the text that may be too wide; further lines are indented."""
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False)
 
 
 if __name__ == "__main__":

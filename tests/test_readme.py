@@ -13,9 +13,8 @@ import pytest
 from conftest import ROOT, write_pictures
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+DOCS = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = re.findall(r"```bash\n(.*?)```", "\n".join([README, *DOCS]), re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
 MODELS = ("baseline", "softmax", "basic_nn", "advanced")
 
