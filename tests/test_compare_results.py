@@ -53,7 +53,8 @@ def compare(folder, capsys):
     assert (code, err) == (0, "")
     text = (folder / "comparison.txt").read_text(encoding="utf-8")
     assert out.startswith(text)
-    assert max(map(len, text.splitlines())) <= 100
+    for line in text.splitlines():  # a path that takes more stays whole, alone in its line
+        assert len(line) <= 100 or len(line.split()) == 1
     with Image.open(folder / "comparison.png") as picture:
         assert picture.format == "PNG"
         picture.load()
