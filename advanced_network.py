@@ -312,6 +312,13 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--soft-share", type=cli.share, help="of --soft-labels in what is learned")
     result.add_argument(
+        "--leave-out",
+        type=cli.part,
+        metavar="K/N",
+        help="part of the training faces not to learn, 2/5 is the second of five: of them "
+        "soft_labels.py then asks this network",
+    )
+    result.add_argument(
         "--self-share", type=cli.share, help="of what the averaged weights think, in the same"
     )
     result.set_presets(PRESETS)
@@ -374,6 +381,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "cutmix": args.cutmix,
             "soft_labels": soft_labels,
             "soft_share": args.soft_share if soft_labels else 0.0,
+            "left_out": args.leave_out,
             "self_share": args.self_share,
             "self_start": SELF_START,
             "small_share": args.small_share,

@@ -4,12 +4,17 @@
     python soft_labels.py --weights A.pth B.pth            # of an ensemble
     python advanced_network.py --preset best               # learns from them
 
+    python advanced_network.py --leave-out 1/2 --results-dir A    # or of networks that have
+    python advanced_network.py --leave-out 2/2 --results-dir B    # not learned those faces
+    python soft_labels.py --weights A/advanced_model.pth B/advanced_model.pth
+
 A face's label is one rater's word; many faces show two expressions, and some labels are wrong. The
 teachers' probabilities tell so, and a student that learns from labels and teachers alike does
 better than its teacher (knowledge distillation, arXiv 1503.02531; the same network again, arXiv
 1805.04770). Each face is seen in several augmented views, as in the first teacher's training: on
-the plain picture they would repeat the labels they have learned by heart. Only the train split is
-read.
+the plain picture they would repeat the labels they have learned by heart. A teacher that left out a
+part of the faces knows nothing of it by heart, and is asked of that part alone. Only the train
+split is read.
 """
 
 import sys
@@ -23,7 +28,7 @@ from advanced_network import CNN
 from ferlab import cli, distillation
 from ferlab.augment import Augmentation
 from ferlab.checkpoint import load_model
-from ferlab.data import Split, load_split
+from ferlab.data import Split, load_split, rows_of_part
 from ferlab.evaluation import batch_of
 from ferlab.files import UserError, require_writable
 from ferlab.runtime import autocast, choose_device, choose_precision
@@ -33,7 +38,7 @@ VIEWS = 8  # of each face
 
 @torch.inference_mode()
 def mean_probs(
-    teachers: list[nn.Module],
+    teachers: list[tuple[nn.Module, torch.Tensor]],
     train: Split,
     augmentation: Augmentation,
     views: int,
@@ -44,7 +49,8 @@ def mean_probs(
     """Returns the teachers' mean probabilities over augmented views.
 
     Args:
-        teachers: networks in eval mode, on the device of the split.
+        teachers: networks in eval mode, on the device of the split, and of which faces each is
+            asked, bool `(N,)`; each face has a teacher.
         train: the faces.
         augmentation: makes the views.
         views: how often each face is seen.
@@ -60,13 +66,37 @@ def mean_probs(
     sums = torch.zeros(len(train), len(train.class_names), device=device)
     with tqdm(total=views * len(train), unit="image", desc="teaching", disable=quiet) as progress:
         for _ in range(views):
-            for images, total in zip(train.images.split(batch), sums.split(batch), strict=True):
-                seen = augmentation(images, generator)
-                for teacher in teachers:
-                    with autocast(device, precision):
-                        total += teacher(seen).float().softmax(1)
-                progress.update(len(images))
-    return sums / (views * len(teachers))
+            for rows in torch.arange(len(train)).split(batch):
+                seen = augmentation(train.images[rows], generator)
+                for teacher, asked in teachers:
+                    of = asked[rows]
+                    if of.any():
+                        with autocast(device, precision):
+                            sums[rows[of]] += teacher(seen[of]).float().softmax(1)
+                progress.update(len(rows))
+    counts = sum(asked.long() for _, asked in teachers)
+    return sums / (views * counts.to(device))[:, None]
+
+
+def asked_of(content: dict, path: Path, train: Split) -> torch.Tensor:
+    """Returns of which faces a teacher is asked: bool `(N,)`, those that it left out, or all.
+
+    Args:
+        content: of the weights file.
+        path: of the same, for errors.
+        train: the faces.
+
+    Raises:
+        UserError: it tells other classes apart, or left out a part of another train split.
+    """
+    if tuple(content["class_names"]) != train.class_names:
+        raise UserError(f"{path} tells other classes apart than the train split; leave it out")
+    part = content["run"]["recipe"].get("left_out")
+    if part is None:
+        return torch.ones(len(train), dtype=torch.bool)
+    if content["run"]["train_counts"] != train.class_counts().tolist():
+        raise UserError(f"{path} left out a part of other faces than the train split's; drop it")
+    return rows_of_part(part, len(train))
 
 
 @cli.command
@@ -98,10 +128,15 @@ def main(argv: list[str] | None = None) -> int:
     teachers, augmentations = [], []
     for path in paths:
         model, content = load_model(path, "advanced", CNN)
-        if tuple(content["class_names"]) != train.class_names:
-            raise UserError(f"{path} tells other classes apart than {args.data_dir}; leave it out")
-        teachers.append(model.to(device, memory_format=torch.channels_last))
+        asked = asked_of(content, path, train)
+        teachers.append((model.to(device, memory_format=torch.channels_last), asked))
         augmentations.append(content["run"]["recipe"]["augmentation"] or {})
+    alone = ~torch.stack([asked for _, asked in teachers]).any(0)
+    if alone.any():
+        raise UserError(
+            f"{alone.sum():,} training faces lie in no part that these teachers left out; "
+            "add to --weights those of the other parts: python advanced_network.py --leave-out K/N"
+        )
     precision = choose_precision("auto", device)
     augmentation = Augmentation(**augmentations[0])
     probs = mean_probs(teachers, train, augmentation, args.views, args.seed, precision, args.quiet)

@@ -120,7 +120,7 @@ def few(train: Split, val: Split, count: int) -> tuple[Split, Split]:
         torch.cat([val.labels, train.labels[others]]),
         val.class_names,
     )
-    return Split(train.images[taken], train.labels[taken], train.class_names), judged
+    return train.take(taken), judged
 
 
 def judge(logits: torch.Tensor, labels: torch.Tensor) -> dict:
@@ -151,16 +151,15 @@ def train(flags: argparse.Namespace, changed: dict, splits: dict[str, Split]) ->
 
 def teach(flags: argparse.Namespace, splits: dict[str, Split], path: Path) -> None:
     """Writes the soft labels of networks that differ from what `flags` ask for in their seed."""
-    teachers = []
+    teachers, all_faces = [], torch.ones(len(splits["train"]), dtype=torch.bool)
     for seed in TEACHER_SEEDS:
         trainer = train(argparse.Namespace(**{**vars(flags), "seed": seed}), {}, splits)
-        teachers.append(trainer.ema.module.eval())
+        teachers.append((trainer.ema.module.eval(), all_faces))
     precision = choose_precision(flags.precision, trainer.device)
     augmentation = trainer.augment or Augmentation()
-    probs = mean_probs(
-        teachers, trainer.train, augmentation, VIEWS, flags.seed, precision, flags.quiet
-    )
-    save_soft_labels(path, probs, splits["train"])
+    faces = splits["train"].to(trainer.device)
+    probs = mean_probs(teachers, faces, augmentation, VIEWS, flags.seed, precision, flags.quiet)
+    save_soft_labels(path, probs, faces)
 
 
 def results_of(trainer: Trainer, judged: Split) -> dict:

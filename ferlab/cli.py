@@ -120,6 +120,14 @@ def share(text: str) -> float:
     return value
 
 
+def part(text: str) -> str:
+    """An argparse type: a part of several, such as "2/5", the second of five."""
+    number, parts = map(int, text.split("/"))
+    if not 1 <= number <= parts or parts < 2:
+        raise ValueError
+    return f"{number}/{parts}"
+
+
 def evaluation_parser(description: str | None) -> Parser:
     """Returns a parser with the flags that the baseline too understands."""
     result = parser(description)

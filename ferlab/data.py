@@ -14,6 +14,7 @@ from ferlab.contract import IMAGE_SIZE
 from ferlab.files import UserError, atomic_path
 
 SPLITS = ("train", "val", "test")
+PARTS_SEED = 0  # of what lies in which part of a split
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Split:
         """Returns the split with its tensors on `device`."""
         return Split(self.images.to(device), self.labels.to(device), self.class_names)
 
+    def take(self, rows: torch.Tensor) -> "Split":
+        """Returns the split with the images that `rows` picks, indices or bool `(N,)`."""
+        return Split(self.images[rows], self.labels[rows], self.class_names)
+
     def class_counts(self) -> torch.Tensor:
         """Returns int64 `(classes,)`: how many images each class has."""
         return torch.bincount(self.labels, minlength=len(self.class_names))
@@ -47,6 +52,22 @@ class Split:
         for tensor in (self.images, self.labels):
             state.update(tensor.cpu().contiguous().numpy())
         return state.hexdigest()
+
+
+def rows_of_part(part: str, count: int) -> torch.Tensor:
+    """Returns which of `count` images a part of a split holds: bool `(count,)`.
+
+    The parts "1/n" to "n/n" share the images out by chance, the same way each time.
+
+    Args:
+        part: such as "2/5", the second of five.
+        count: images in the split.
+    """
+    number, parts = map(int, part.split("/"))
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(PARTS_SEED))
+    inside = torch.zeros(count, dtype=torch.bool)
+    inside[drawn[number - 1 :: parts]] = True
+    return inside
 
 
 def gray_levels(images: torch.Tensor) -> torch.Tensor:

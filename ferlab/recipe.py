@@ -42,6 +42,8 @@ class Recipe:
             are asked for, chance picks one for each step.
         soft_labels: file of the teachers' probabilities (see `distillation`), or None.
         soft_share: their weight in what is learned; the labels have the rest.
+        left_out: part of the train split that is not learned, such as "2/5", or None: of it the
+            network can then give soft labels that it has not learned by heart.
         self_share: weight, in what is learned, of what the averaged weights think of the same
             augmented faces (arXiv 1703.01780); all else has the rest.
         self_start: share of the epochs before they are asked.
@@ -72,6 +74,7 @@ class Recipe:
     cutmix: float = 0.0
     soft_labels: str | None = None
     soft_share: float = 0.0
+    left_out: str | None = None
     self_share: float = 0.0
     self_start: float = 0.0
     class_weights: str = "none"

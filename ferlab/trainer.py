@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ferlab.augment import Augmentation
 from ferlab.cuda_graph import RecordedSteps, average_in, scale_change
-from ferlab.data import Split
+from ferlab.data import Split, rows_of_part
 from ferlab.distillation import load_soft_labels, soft_targets
 from ferlab.distributed import (
     parallel,
@@ -71,9 +71,17 @@ class Trainer:
     """
 
     def __init__(self, model: nn.Module, train: Split, recipe: Recipe):
-        self.train, self.recipe = train, recipe
+        self.recipe = recipe
         self.data = train.digest()  # takes longer than an epoch on a GPU
         self.device = train.images.device
+        targets = train.labels
+        if recipe.soft_labels:
+            probs = load_soft_labels(Path(recipe.soft_labels), train)
+            targets = soft_targets(train, probs, recipe.soft_share)
+        if recipe.left_out:
+            learned = ~rows_of_part(recipe.left_out, len(train)).to(self.device)
+            train, targets = train.take(learned), targets[learned]
+        self.train, self.targets = train, targets
         model = with_common_norms(model.to(self.device))
         self.model = model.to(memory_format=torch.channels_last)
         self.generator = seed_everything(recipe.seed, self.device)
@@ -90,10 +98,6 @@ class Trainer:
         self.ema = AveragedModel(
             self.model, multi_avg_fn=moving_average(self.decay), use_buffers=True
         )
-        self.targets = train.labels
-        if recipe.soft_labels:
-            probs = load_soft_labels(Path(recipe.soft_labels), train)
-            self.targets = soft_targets(train, probs, recipe.soft_share)
         counts = train.class_counts().float()
         balanced = len(train) / (counts.clamp(min=1) * len(counts))
         self.draw_weights = balanced[train.labels] if recipe.oversample else None

@@ -11,7 +11,8 @@ import torch
 import advanced_network
 import soft_labels
 from conftest import make_split, refused
-from ferlab.data import Split, load_split, save_split, split_path
+from ferlab.augment import Augmentation
+from ferlab.data import Split, load_split, rows_of_part, save_split, split_path
 from ferlab.distillation import load_soft_labels, save_soft_labels, soft_targets
 from ferlab.recipe import Recipe
 from ferlab.trainer import Trainer
@@ -114,6 +115,99 @@ def test_targets_mix_labels_and_teachers():
     assert torch.equal(soft_targets(train, probs, 0.0), labels)
     half = soft_targets(train, probs, 0.5)
     assert torch.allclose(half, (labels + probs / probs.sum(1, keepdim=True)) / 2)
+
+
+# -- parts that a teacher left out -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def halves(data_dir, tmp_path_factory):
+    """The weights of two teachers, each of which left out one half of the faces."""
+    folders = [tmp_path_factory.mktemp("half") for _ in range(2)]
+    for number, folder in enumerate(folders, 1):
+        args = ["--data-dir", str(data_dir), "--results-dir", str(folder)]
+        assert advanced_network.main([*args, *SMALL, "--leave-out", f"{number}/2"]) == 0
+    return [folder / "advanced_model.pth" for folder in folders]
+
+
+@pytest.mark.parametrize(("parts", "count"), [(2, 7), (5, 280), (3, 2)])
+def test_every_face_lies_in_one_part(parts, count):
+    rows = torch.stack([rows_of_part(f"{k}/{parts}", count) for k in range(1, parts + 1)])
+    assert torch.equal(rows.sum(0), torch.ones(count, dtype=torch.int64))
+    assert rows.sum(1).max() - rows.sum(1).min() <= 1
+    assert torch.equal(rows[0], rows_of_part(f"1/{parts}", count))
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_what_is_left_out_leaves_no_trace_in_the_weights(tmp_path, soft):
+    train, val = make_split(20, seed=0), make_split(10, seed=1)
+    left_out = rows_of_part("2/4", 140)
+    others = make_split(20, seed=2)
+    changed = Split(
+        torch.where(left_out[:, None, None, None], others.images, train.images),
+        torch.where(left_out, (train.labels + 1) % 7, train.labels),
+        train.class_names,
+    )
+    probs = torch.rand(140, 7, generator=torch.Generator().manual_seed(0))
+    learned = {}
+    for name, split in (("as it is", train), ("changed", changed)):
+        said = torch.where(left_out[:, None], 1 / 7, probs) if name == "changed" else probs
+        save_soft_labels(tmp_path / "soft.pt", said, split)
+        recipe = Recipe(1, 35, 3e-3, 0, "adamw", left_out="2/4", soft_share=0.5 if soft else 0)
+        if soft:
+            recipe = replace(recipe, soft_labels=str(tmp_path / "soft.pt"))
+        torch.manual_seed(0)
+        trainer = Trainer(SoftmaxRegression(7), split, recipe)
+        assert len(trainer.train) == len(trainer.targets) == 105
+        trainer.epoch(val, quiet=True)
+        learned[name] = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    assert torch.equal(learned["as it is"], learned["changed"])
+
+
+def test_each_teacher_is_asked_of_its_own_faces():
+    """Three teachers who always say the same: two of one half each, one of all."""
+
+    class Says(torch.nn.Module):
+        def __init__(self, label):
+            super().__init__()
+            self.logits = torch.nn.functional.one_hot(torch.tensor(label), 7) * 100.0
+
+        def forward(self, faces):
+            return self.logits.expand(len(faces), 7)
+
+    train, half = make_split(20, seed=0), rows_of_part("1/2", 140)
+    teachers = [(Says(0), half), (Says(1), ~half), (Says(2), torch.ones(140, dtype=torch.bool))]
+    plain = Augmentation()
+    probs = soft_labels.mean_probs(teachers, train, plain, 2, 0, torch.float32, quiet=True)
+    expected = torch.tensor([[0.5, 0, 0.5], [0, 0.5, 0.5]])[(~half).long()]
+    assert torch.allclose(probs[:, :3], expected) and probs[:, 3:].max() < 1e-6
+
+
+def test_halves_together_label_all_faces(halves, data_dir, tmp_path):
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--views", "1", "--quiet"]
+    assert soft_labels.main([*map(str, args), "--weights", *map(str, halves)]) == 0
+    train = load_split(data_dir, "train")
+    probs = load_soft_labels(tmp_path / "advanced_soft_labels.pt", train)
+    assert torch.allclose(probs.sum(1), torch.ones(280), atol=5e-3)
+
+
+def test_one_half_alone_leaves_faces_without_a_teacher(capsys, halves, data_dir, tmp_path):
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--weights", halves[0]]
+    line = refused(capsys, soft_labels, *args)
+    assert line.startswith("error: 140 training faces") and "--leave-out K/N" in line
+
+
+def test_part_of_other_faces(capsys, halves, tmp_path):
+    save_split(make_split(6, 0), split_path(tmp_path, "train"))
+    args = ["--data-dir", tmp_path, "--results-dir", tmp_path, "--weights", *halves]
+    assert f"{halves[0]} left out a part of other faces" in refused(capsys, soft_labels, *args)
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1/1", "2", "a/b", "1/2/3", "1/0"])
+def test_no_such_part(capsys, part):
+    with pytest.raises(SystemExit):
+        advanced_network.parser().parse_args(["--leave-out", part])
+    assert f"invalid part value: '{part}'" in capsys.readouterr().err
 
 
 # -- what is refused ---------------------------------------------------------------------------
