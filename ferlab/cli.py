@@ -14,6 +14,7 @@ DATA_DIR = Path("processed_data")
 RESULTS_DIR = Path("results")  # of the full dataset; committed, weights included
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
+MOST_PARTS = 1000  # of a split
 LARGEST = 1e37  # of a number; Adam works with ten times a learning rate, which float32 still holds
 
 
@@ -123,7 +124,7 @@ def share(text: str) -> float:
 def part(text: str) -> str:
     """An argparse type: a part of several, such as "2/5", the second of five."""
     number, parts = map(int, text.split("/"))
-    if not 1 <= number <= parts or parts < 2:
+    if not 1 <= number <= parts <= MOST_PARTS or parts < 2:
         raise ValueError
     return f"{number}/{parts}"
 

@@ -203,7 +203,7 @@ def test_part_of_other_faces(capsys, halves, tmp_path):
     assert f"{halves[0]} left out a part of other faces" in refused(capsys, soft_labels, *args)
 
 
-@pytest.mark.parametrize("part", ["0/2", "3/2", "1/1", "2", "a/b", "1/2/3", "1/0"])
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1/1", "2", "a/b", "1/2/3", "1/0", "1/1001"])
 def test_no_such_part(capsys, part):
     with pytest.raises(SystemExit):
         advanced_network.parser().parse_args(["--leave-out", part])
