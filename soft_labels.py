@@ -87,10 +87,8 @@ def asked_of(content: dict, path: Path, train: Split) -> torch.Tensor:
         train: the faces.
 
     Raises:
-        UserError: it tells other classes apart, or left out a part of another train split.
+        UserError: it left out a part of another train split.
     """
-    if tuple(content["class_names"]) != train.class_names:
-        raise UserError(f"{path} tells other classes apart than the train split; leave it out")
     part = content["run"]["recipe"].get("left_out")
     if part is None:
         return torch.ones(len(train), dtype=torch.bool)
@@ -128,6 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     teachers, augmentations = [], []
     for path in paths:
         model, content = load_model(path, "advanced", CNN)
+        if tuple(content["class_names"]) != train.class_names:
+            raise UserError(f"{path} tells other classes apart than {args.data_dir}; leave it out")
         asked = asked_of(content, path, train)
         teachers.append((model.to(device, memory_format=torch.channels_last), asked))
         augmentations.append(content["run"]["recipe"]["augmentation"] or {})
