@@ -1,5 +1,6 @@
 """The machine: device, number format, seeds, and what to write down about it."""
 
+import ctypes
 import os
 import platform
 import time
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from ferlab.files import UserError
 
 GAIN_NEEDED = 1.3  # how much faster bfloat16 must be than float32 on a CPU to be taken
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,6 +33,8 @@ def choose_device(name: str) -> torch.device:
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         raise UserError(f"--device {name}: this machine has none; use --device cpu or auto")
+    if name == "cpu":
+        keep_freed_memory()
     if name == "cuda":
         torch.backends.cudnn.benchmark = True  # batches have few shapes: the best kernels pay off
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
@@ -41,6 +45,19 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"{there} GPUs cannot take a process each; lower --nproc-per-node")
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process keep memory that it frees; returns whether the C library can.
+
+    A training step needs the memory that the last one freed. glibc gives large pieces of it back to
+    the system, which then hands out every page anew, filled with zeros: what that costs is measured
+    by benchmarks/freed_memory.py. PyTorch itself reuses only a GPU's memory.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(M_MMAP_MAX, 0))
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -51,6 +51,8 @@ def shortened(words):
         return [*words, "--faces", "280", "--script", "softmax.py"]
     if words[0] == "benchmarks/memory_mapping.py":
         return [*words, "--faces", "5000"]
+    if words[0] == "benchmarks/freed_memory.py":
+        return [*words, "--widths", "16", "32", "--faces", "280", "--rounds", "1"]
     if words[0] == "live_inference.py":
         return [*words, "--max-frames", "30", *([] if "--no-window" in words else ["--no-window"])]
     if words[0] == "tune_hyperparameters.py":

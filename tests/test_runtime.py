@@ -1,5 +1,10 @@
 """Device, number format and the machine's description."""
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +12,7 @@ from ferlab import runtime
 from ferlab.files import UserError
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_auto_takes_what_is_there():
@@ -19,6 +25,34 @@ def test_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UserError, match="--device mps: this machine has none"):
         runtime.choose_device("mps")
+
+
+def page_faults_of(choice):
+    """How many pages a new process asks the system for while it frees and takes 40 MB ten times."""
+    code = f"""
+import resource, torch
+from ferlab.runtime import choose_device
+{choice}
+for again in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(10_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return int(run.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_kept_on_a_cpu():
+    given_back = page_faults_of("")
+    assert page_faults_of("choose_device('cpu')") < given_back / 5
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert runtime.keep_freed_memory() is False
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.5, torch.float32), (3.0, torch.bfloat16)])
