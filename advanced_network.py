@@ -51,6 +51,7 @@ DEFAULT = {
     "stem_stride": 2,
     "blocks": 2,
     "pooling": "avg",
+    "init": "kaiming",
     "local_contrast": 9,
     "dropout": 0.0,
     "drop_path": 0.0,
@@ -78,6 +79,7 @@ PRESETS = {
         "stem_width": 16,
         "blocks": 1,
         "pooling": "max",
+        "init": "dirac",
         "local_contrast": 0,
         "head_dropout": 0.2,
         "augment_strength": 0.4,
@@ -182,6 +184,9 @@ class CNN(nn.Module):
         stem_stride: 2 halves the faces in the stem, 1 does not.
         blocks: residual blocks a stage.
         pooling: what halves the maps between stages, "max" or "avg".
+        init: weights to begin with: "kaiming", at random (arXiv 1502.01852), or "dirac", where each
+            3x3 convolution of a block also hands its inputs on as they are: as many of its filters
+            as it has inputs pass one channel each, the others are random.
         local_contrast: side of the squares whose mean is taken away for a second look at each face
             (see `LocalContrast`); 0 for no such look.
         dropout: share of channels silenced after each block.
@@ -198,6 +203,7 @@ class CNN(nn.Module):
         stem_stride: int = 2,
         blocks: int = 2,
         pooling: str = "max",
+        init: str = "kaiming",
         local_contrast: int = 0,
         dropout: float = 0.0,
         drop_path: float = 0.0,
@@ -236,6 +242,10 @@ class CNN(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        if init == "dirac":
+            for block in self.stages:
+                for conv in (block.conv1, block.conv2):
+                    nn.init.dirac_(conv.weight[: conv.in_channels])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`."""
@@ -270,6 +280,11 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--blocks", type=cli.positive(int), help="residual blocks a stage")
     result.add_argument("--pooling", choices=POOLING, help="what halves the maps between stages")
+    result.add_argument(
+        "--init",
+        choices=("kaiming", "dirac"),
+        help="weights to begin with: at random, or dirac: blocks that hand on what comes in",
+    )
     result.add_argument(
         "--local-contrast",
         type=cli.not_negative(int),
@@ -358,6 +373,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "stem_stride": args.stem_stride,
             "blocks": args.blocks,
             "pooling": args.pooling,
+            "init": args.init,
             "local_contrast": args.local_contrast,
             "dropout": args.dropout,
             "drop_path": args.drop_path,

@@ -54,7 +54,7 @@ FIVE = " ".join(NEW.values())
 TAUGHT = f"{FIVE} {SOFT_LABELS} --self-share 0"
 RECIPE = (
     "--preset quick --soft-labels none --muon-steps 5 --batch-size 256 --decay cosine "
-    "--stem-width 0 --epochs 8 --small-share 0.75 --augment-strength 1"
+    "--stem-width 0 --epochs 8 --small-share 0.75 --augment-strength 1 --init kaiming"
 )
 FEW_SEED = 0  # which faces --train-faces takes
 ITSELF = "the recipe itself"

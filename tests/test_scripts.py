@@ -374,6 +374,17 @@ def test_later_blocks_are_skipped_more():
     assert [block.drop_path for block in network.stages] == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
+def test_blocks_begin_by_handing_on_what_comes_in():
+    torch.manual_seed(0)
+    maps = torch.rand(2, 4, 6, 6)
+    for init in ("kaiming", "dirac"):
+        wider = advanced_network.CNN(7, widths=(4, 8), blocks=1, init=init).stages[1]
+        assert torch.equal(wider.conv1(maps)[:, :4], maps) == (init == "dirac")
+        assert not torch.equal(wider.conv1(maps)[:, 4:], maps), "new channels are random"
+        new = wider.conv1(maps)
+        assert torch.equal(wider.conv2(new), new) == (init == "dirac")
+
+
 def test_warp_and_light_reach_the_augmentation():
     def augmentation(*flags):
         args = advanced_network.parser().parse_args([*flags, "--soft-labels", "none"])
