@@ -3,16 +3,15 @@
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from conftest import ROOT
 from ferlab import runtime
 from ferlab.files import UserError
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_auto_takes_what_is_there():
