@@ -4,8 +4,10 @@
     python benchmarks/freed_memory.py --preset default
 
 Trains a preset of advanced_network.py on random faces in new processes, in turns with and without
-`keep_freed_memory`, and tells the median time of a step at each size of the faces, and how many
-pages of memory a step asks the system for. Linux only.
+`keep_freed_memory`, and tells for a step at each size of the faces, as medians: its time, the
+processor time that the system spends in it, of all cores together, and how many pages of memory it
+asks the system for. A step's time also depends on what else the machine does; system time hardly
+does. Linux only.
 """
 
 import argparse
@@ -30,8 +32,10 @@ from ferlab.trainer import Trainer
 CPU = torch.device("cpu")
 
 
-def train(flags: argparse.Namespace, keep: bool) -> list[tuple[float, float]]:
-    """Trains two epochs at each size; returns milliseconds and pages a step of the second ones.
+def train(flags: argparse.Namespace, keep: bool) -> list[tuple[float, float, float]]:
+    """Trains two epochs at each size; returns what a step of the second ones takes.
+
+    That is milliseconds, milliseconds of system time, and pages.
 
     To be called in a process of its own, whose memory it decides on.
     """
@@ -45,11 +49,12 @@ def train(flags: argparse.Namespace, keep: bool) -> list[tuple[float, float]]:
     trainer, val = Trainer(model, random_split(flags.faces), recipe), random_split(70)
     measured = []
     for _ in range(recipe.epochs):
-        before = getrusage(RUSAGE_SELF).ru_minflt
+        before = getrusage(RUSAGE_SELF)
         seconds = trainer.epoch(val, quiet=True)["train_seconds"]
-        pages = getrusage(RUSAGE_SELF).ru_minflt - before
+        after = getrusage(RUSAGE_SELF)
+        system, pages = after.ru_stime - before.ru_stime, after.ru_minflt - before.ru_minflt
         steps = trainer.steps_an_epoch
-        measured.append((1000 * seconds / steps, pages / steps))
+        measured.append((1000 * seconds / steps, 1000 * system / steps, pages / steps))
     return measured[1::2]
 
 
@@ -72,14 +77,14 @@ def main(argv: list[str] | None = None) -> int:
             for keep, results in rows.items():
                 results.append(fresh.submit(train, flags, keep).result())
             print(f"round {number + 1} of {flags.rounds} done", flush=True)
-    print(f"{'faces':>7} {'memory':>10} {'ms a step':>10} {'pages a step':>13}")
+    print(f"{'faces':>7} {'memory':>10} {'ms a step':>10} {'system ms':>10} {'pages':>7}")
     for size, name in enumerate(("32x32", "48x48")):
         for keep, results in rows.items():
-            milliseconds, pages = (
+            milliseconds, system, pages = (
                 median(column) for column in zip(*(r[size] for r in results), strict=True)
             )
             word = "kept" if keep else "given back"
-            print(f"{name:>7} {word:>10} {milliseconds:10.1f} {pages:13,.0f}")
+            print(f"{name:>7} {word:>10} {milliseconds:10.1f} {system:10.1f} {pages:7,.0f}")
         ratio = median(
             kept[size][0] / given[size][0] for given, kept in zip(*rows.values(), strict=True)
         )
