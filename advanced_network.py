@@ -46,6 +46,7 @@ DEFAULT = {
     "lr": 0.05,
     "weight_decay": 0.05,
     "decay": "cosine",
+    "ema_epochs": 1.0,
     "widths": [64, 128, 256],
     "stem_width": 0,
     "stem_stride": 2,
@@ -71,19 +72,21 @@ PRESETS = {
     "default": DEFAULT,
     "quick": DEFAULT
     | {
-        "epochs": 13,
+        "epochs": 11,
         "batch_size": 128,
         "muon_steps": 3,
         "decay": "linear",
-        "widths": [32, 64, 128, 256],
+        "ema_epochs": 0.5,
+        "widths": [32, 64, 128, 192],
         "stem_width": 16,
         "blocks": 1,
         "pooling": "max",
         "local_contrast": 0,
-        "head_dropout": 0.2,
+        "head_dropout": 0.0,
         "augment_strength": 0.4,
         "warp": 0.0,
         "light": 0.0,
+        "small_share": 0.3,
     },
     "best": DEFAULT
     | {
@@ -260,6 +263,12 @@ def parser() -> argparse.ArgumentParser:
         "--decay", choices=("cosine", "linear", "none"), help="how the learning rate falls"
     )
     result.add_argument(
+        "--ema-epochs",
+        type=cli.not_negative(float),
+        metavar="EPOCHS",
+        help="over which the weights are averaged, 0 for not",
+    )
+    result.add_argument(
         "--widths",
         type=cli.positive(int),
         nargs="+",
@@ -390,7 +399,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "muon_steps": args.muon_steps,
             "decay": args.decay,
             "label_smoothing": 0.1,
-            "ema_epochs": 1.0,
+            "ema_epochs": args.ema_epochs,
             "clip": 5.0,
             "warmup": 0.06,
             "mixup": args.mixup,

@@ -54,7 +54,8 @@ FIVE = " ".join(NEW.values())
 TAUGHT = f"{FIVE} {SOFT_LABELS} --self-share 0"
 RECIPE = (
     "--preset quick --soft-labels none --muon-steps 5 --batch-size 256 --decay cosine "
-    "--stem-width 0 --epochs 8 --small-share 0.75 --augment-strength 1 --init kaiming"
+    "--ema-epochs 1 --widths 32 64 128 256 --stem-width 0 --head-dropout 0.2 --epochs 8 "
+    "--small-share 0.75 --augment-strength 1 --init kaiming"
 )
 FEW_SEED = 0  # which faces --train-faces takes
 ITSELF = "the recipe itself"
@@ -66,7 +67,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "SGD, not Muon": ("--optimizer sgd --lr 0.1 --weight-decay 5e-4", {}),
     "AdamW, not Muon": ("--optimizer adamw --lr 3e-3 --weight-decay 0.05", {}),
     "no smoothing of labels": ("", {"label_smoothing": 0.0}),
-    "no averaging of weights": ("", {"ema_epochs": 0.0}),
+    "no averaging of weights": ("--ema-epochs 0", {}),
     "three Newton-Schulz steps": ("--muon-steps 3", {}),
     "linear fall of the learning rate": ("--decay linear", {}),
     "no fall of the learning rate": ("--decay none", {}),
