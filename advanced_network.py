@@ -64,6 +64,7 @@ DEFAULT = {
     "warp": 0.1,
     "light": 1.0,
     "small_share": 0.5,
+    "still_share": 0.0,
     "soft_labels": "auto",
     "soft_share": 0.7,
     "self_share": 0.0,
@@ -87,6 +88,7 @@ PRESETS = {
         "warp": 0.0,
         "light": 0.0,
         "small_share": 0.3,
+        "still_share": 0.3,
     },
     "best": DEFAULT
     | {
@@ -329,6 +331,11 @@ def parser() -> argparse.ArgumentParser:
         "--small-share", type=cli.share, help="of the epochs, the first ones, at 32x32"
     )
     result.add_argument(
+        "--still-share",
+        type=cli.share,
+        help="of the epochs, the last ones, in which faces are mirrored, but not moved",
+    )
+    result.add_argument(
         "--soft-labels",
         metavar="FILE",
         help="of soft_labels.py, to learn from too, or none; "
@@ -411,6 +418,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
             "self_start": SELF_START,
             "small_share": args.small_share,
             "small_size": 32,
+            "still_share": args.still_share,
         },
     )
 

@@ -55,7 +55,7 @@ TAUGHT = f"{FIVE} {SOFT_LABELS} --self-share 0"
 RECIPE = (
     "--preset quick --soft-labels none --muon-steps 5 --batch-size 256 --decay cosine "
     "--ema-epochs 1 --widths 32 64 128 256 --stem-width 0 --head-dropout 0.2 --epochs 8 "
-    "--small-share 0.75 --augment-strength 1 --init kaiming"
+    "--small-share 0.75 --augment-strength 1 --init kaiming --still-share 0"
 )
 FEW_SEED = 0  # which faces --train-faces takes
 ITSELF = "the recipe itself"
@@ -88,6 +88,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "four times the weight decay": ("--weight-decay 0.2", {}),
     "augmentation two fifths as wide": ("--augment-strength 0.4", {}),
     "augmentation half as wide again": ("--augment-strength 1.5", {}),
+    "still faces in the last quarter": ("--still-share 0.25", {}),
     "dropout of 0.1": ("--dropout 0.1", {}),
     **{name: (flags, {}) for name, flags in NEW.items()},
     "these five": (FIVE, {}),

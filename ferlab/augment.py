@@ -48,6 +48,10 @@ class Augmentation:
         ranges = {k: v * factor for k, v in asdict(self).items() if not isinstance(v, bool)}
         return replace(self, **ranges)
 
+    def still(self) -> "Augmentation":
+        """Returns the same without what moves faces, other than mirroring: they stay sharp."""
+        return replace(self, rotation=0.0, translation=0.0, scale=0.0, warp=0.0)
+
     def __call__(
         self,
         images: torch.Tensor,

@@ -36,6 +36,8 @@ class Recipe:
             a step costs a fraction of a full one; needs augmentation.
         small_share: share of the epochs trained at `small_size`; none of them counts as best.
         augmentation: fields of `Augmentation`, or None for no augmentation.
+        still_share: share of the epochs, the last ones, in which faces are mirrored but not moved
+            otherwise: moving blurs them, and those asked about later are sharp.
         mixup: how strongly faces are mixed in pairs, their labels with them: the parameter of the
             beta distribution of the shares (arXiv 1710.09412); 0 for no mixing.
         cutmix: the same of faces that get a rectangle of another's (arXiv 1905.04899); where both
@@ -70,6 +72,7 @@ class Recipe:
     small_size: int = IMAGE_SIZE
     small_share: float = 0.0
     augmentation: dict | None = None
+    still_share: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
     soft_labels: str | None = None

@@ -174,6 +174,13 @@ class Trainer:
         return self.recipe.small_size if small else None
 
     @property
+    def augmentation(self) -> Augmentation | None:
+        """What varies the faces of the next epoch; in the last epochs nothing moves them."""
+        still_epochs = int(self.recipe.still_share * self.recipe.epochs)
+        still = self.augment and len(self.history) >= self.recipe.epochs - still_epochs
+        return self.augment.still() if still else self.augment
+
+    @property
     def asks_itself(self) -> bool:
         """Whether the averaged weights are asked in the next epoch (self-distillation)."""
         first = self.recipe.self_start * self.recipe.epochs
@@ -205,8 +212,8 @@ class Trainer:
         """
         rows = batch[self.part]
         images, targets = self.train.images[rows], self.targets[rows]
-        if self.augment:
-            images = self.augment(
+        if augmentation := self.augmentation:
+            images = augmentation(
                 images, self.generator, self.small_size, len(batch), self.part.start
             )
         if self.mix:
@@ -241,7 +248,7 @@ class Trainer:
         recording.
         """
         learning = [p.requires_grad for p in self.model.parameters()]
-        kind = (self.small_size, self.asks_itself, learning)
+        kind = (self.small_size, self.augmentation, self.asks_itself, learning)
         if self.recorded_kind != kind:
             self.recorded = None  # frees its memory
             self.recorded = RecordedSteps(self.full_step, self.generator, self.batch_size)

@@ -1,6 +1,7 @@
 """Augmentation: each part does what it says, on the whole batch, from one generator."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -160,6 +161,14 @@ def test_small_copies_are_sampled_in_the_same_step():
     smooth = torch.linspace(-1, 1, 48).view(1, 1, 1, 48).expand(4, 1, 48, 48)
     result = augment(Augmentation(flip=False), smooth, size=32)
     torch.testing.assert_close(result[0, 0, 0], torch.linspace(-1, 1, 32), atol=0.02, rtol=0)
+
+
+def test_still_faces_are_only_mirrored_and_lit():
+    still = replace(ALL, brightness=0, contrast=0, light=0, gamma=0, sharpness=0, noise=0).still()
+    result = augment(replace(still, erasing=0.0))
+    for face, before in zip(result, FACES, strict=True):
+        assert torch.equal(face, before) or torch.equal(face, before.flip(-1))
+    assert still.erasing == ALL.erasing and ALL.still().light == ALL.light
 
 
 def test_strength_scales_every_range_but_the_mirroring():

@@ -139,7 +139,7 @@ def test_what_a_preset_says_reaches_the_recipe(preset, data_dir):
     wanted = advanced_network.PRESETS[preset]
     args = ["--preset", preset, "--data-dir", str(data_dir)]
     recipe = advanced_network.setup(advanced_network.parser().parse_args(args)).recipe
-    shares = ("mixup", "cutmix", "small_share", "self_share")
+    shares = ("mixup", "cutmix", "small_share", "still_share", "self_share")
     for key in ("optimizer", "muon_steps", "decay", "ema_epochs", *shares):
         assert recipe[key] == wanted[key], key
 

@@ -138,6 +138,16 @@ def test_small_faces_come_first_and_only_with_augmentation(tmp_path):
     assert Trainer(network(), TRAIN, change(epochs=1)).small_size is None
 
 
+def test_faces_are_still_in_the_last_epochs():
+    trainer = Trainer(network(), TRAIN, change(still_share=0.25))
+    for _ in range(3):
+        assert trainer.augmentation == trainer.augment
+        trainer.history.append({})
+    assert trainer.augmentation == trainer.augment.still() != trainer.augment
+    without = Trainer(network(), TRAIN, change(augmentation=None, still_share=1.0))
+    assert without.augmentation is None
+
+
 def test_schedule_ends_at_zero(tmp_path):
     rates = [row["lr"] for row in train(tmp_path / "c.pth").history]
     assert rates[-1] == pytest.approx(0, abs=1e-6) and max(rates) <= RECIPE.lr
