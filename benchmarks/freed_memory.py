@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     if sys.platform != "linux":
         raise UserError("this benchmark needs Linux")
-    flags.epochs, flags.small_share, flags.soft_labels = 4, 0.5, "none"
+    flags.epochs, flags.small_share, flags.still_share, flags.soft_labels = 4, 0.5, 0.0, "none"
     rows: dict[bool, list] = {False: [], True: []}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as fresh:
