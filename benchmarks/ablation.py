@@ -8,7 +8,8 @@ Every variant trains from the same seed for the same number of epochs, and is ju
 epoch, so that nothing is chosen. `±` is the standard error of the difference to the recipe itself,
 from the faces where only one of the two is right; the other seeds show how far chance alone goes.
 `rarest` is the recall of the rarest class, disgust. Writes `ablation.txt` and `ablation.json` to
-`--results-dir` after each variant; those that are there are not trained again. Never looks at test.
+`--results-dir` after each variant, those that are there are not trained again, and several runs may
+add to one folder, with other `--only`. Never looks at test.
 
 A short recipe hardly overfits. `--train-faces` trains on a few faces only, so that a network soon
 knows them by heart, as it does all of them in a long recipe, and judges by the faces left out too.
@@ -288,6 +289,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.train_faces and taught and not soft_labels.is_file():
             teach(itself, splits, soft_labels)
         done[name] = results_of(train(variant, changed, splits), judged)
+        done = stored(path, about) | done  # another run may have added its own
         print(f"{name}: loss {done[name]['loss']:.3f}", flush=True)
         machine = describe_machine(choose_device(variant.device))
         write(path, about | {"machine": machine, "runs": done}, len(judged))

@@ -68,3 +68,24 @@ def test_few_faces_have_teachers_of_their_own(data_dir, tmp_path):
     written = file.stat().st_mtime_ns
     assert ablation.main([*folders, *small, "--only", "soft labels, no smoothing"]) == 0
     assert file.stat().st_mtime_ns == written, "the teachers are not trained again"
+
+
+def test_runs_into_one_folder_keep_each_others_rows(data_dir, tmp_path, monkeypatch):
+    """The second begins and ends while a variant of the first trains."""
+    flags = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path), "--quiet"]
+
+    def results(seed, judged):
+        if seed == 1:
+            assert ablation.main([*flags, "--only", "seed 2"]) == 0
+        row = ablation.judge(torch.eye(7)[judged.labels], judged.labels)
+        return {"two_views": row, "one_view": row, "loss": seed, "seconds": 1.0}
+
+    monkeypatch.setattr(ablation, "train", lambda variant, changed, splits: variant.seed)
+    monkeypatch.setattr(ablation, "results_of", results)
+    assert ablation.main([*flags, "--only", "seed 1"]) == 0
+    runs = json.loads((tmp_path / "ablation.json").read_text())["runs"]
+    assert {name: run["loss"] for name, run in runs.items()} == {
+        ablation.ITSELF: 0,
+        "seed 1": 1,
+        "seed 2": 2,
+    }
