@@ -9,7 +9,8 @@ epoch, so that nothing is chosen. `±` is the standard error of the difference t
 from the faces where only one of the two is right; the other seeds show how far chance alone goes.
 `rarest` is the recall of the rarest class, disgust. Writes `ablation.txt` and `ablation.json` to
 `--results-dir` after each variant, those that are there are not trained again, and several runs may
-add to one folder, with other `--only`. Never looks at test.
+add to one folder, with other `--only`. `seconds` are told of the variants that the machine of the
+recipe itself trained. Never looks at test.
 
 A short recipe hardly overfits. `--train-faces` trains on a few faces only, so that a network soon
 knows them by heart, as it does all of them in a long recipe, and judges by the faces left out too.
@@ -38,6 +39,7 @@ from ferlab.data import Split
 from ferlab.distillation import save_soft_labels, soft_labels_path
 from ferlab.evaluation import predict_views
 from ferlab.files import UserError, write_text
+from ferlab.reports import wrapped
 from ferlab.runtime import choose_device, choose_precision, describe_machine, precision_name
 from ferlab.trainer import Trainer
 from soft_labels import VIEWS, mean_probs
@@ -91,6 +93,10 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "augmentation half as wide again": ("--augment-strength 1.5", {}),
     "still faces in the last quarter": ("--still-share 0.25", {}),
     "dropout of 0.1": ("--dropout 0.1", {}),
+    "no dropout before the last layer": ("--head-dropout 0", {}),
+    "weights averaged over half an epoch": ("--ema-epochs 0.5", {}),
+    "blocks that hand on what comes in": ("--init dirac", {}),
+    "192 channels at last": ("--widths 32 64 128 192", {}),
     **{name: (flags, {}) for name, flags in NEW.items()},
     "these five": (FIVE, {}),
     **{
@@ -190,8 +196,16 @@ def difference(right: np.ndarray, base: np.ndarray) -> tuple[float, float]:
     return each.mean(), each.std() / len(each) ** 0.5
 
 
+def machine_of(run: dict) -> str:
+    """Returns where a variant was trained."""
+    return f"{run['machine']['device_name']}, {run['machine']['threads']} threads"
+
+
 def table(done: dict[str, dict], count: int) -> str:
-    """Returns the results on `count` faces as text."""
+    """Returns the results on `count` faces as text.
+
+    The time of a variant that another machine trained than the recipe itself is left out.
+    """
 
     def right(run: dict, views: str) -> np.ndarray:
         packed = np.frombuffer(bytes.fromhex(run[views]["right"]), np.uint8)
@@ -206,10 +220,12 @@ def table(done: dict[str, dict], count: int) -> str:
         correct = right(run, views)
         change, error = difference(correct, base)
         told = "" if name == ITSELF else f"{change:+.3f} ± {error:.3f}"
+        same = machine_of(run) == machine_of(done[ITSELF])
+        seconds = f"{run['seconds']:.0f}" if same else ""
         loss = "" if name == ONE_VIEW else f"{run['loss']:.3f}"
         lines.append(
             f"{name:36}{correct.mean():8.3f}{told:>16}{loss:>10}"
-            f"{run[views]['macro_f1']:10.3f}{run[views]['rarest']:10.2f}{run['seconds']:10.0f}"
+            f"{run[views]['macro_f1']:10.3f}{run[views]['rarest']:10.2f}{seconds:>10}".rstrip()
         )
     return "\n".join(lines)
 
@@ -234,15 +250,21 @@ def stored(path: Path, about: dict) -> dict[str, dict]:
 def write(path: Path, content: dict, count: int) -> None:
     """Writes the variants to `path`, and beside it their table, as text; `count` faces judged."""
     write_text(path, json.dumps(content))
-    machine = content["machine"]
+    runs = content["runs"]
     faces = f"{count:,} faces of val"
     if content["train_faces"]:
         faces += f" and of train, where {content['train_faces']:,} others are learned"
     text = (
-        f"{table(content['runs'], count)}\n\n"
+        f"{table(runs, count)}\n\n"
         f"python advanced_network.py {shlex.join(content['flags'])}\n"
-        f"{faces}, {machine['device_name']}, {machine['threads']} threads\n"
+        f"{faces}, {machine_of(runs[ITSELF])}\n"
     )
+    others: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        others.setdefault(machine_of(run), []).append(name)
+    for machine, names in others.items():
+        if ITSELF not in names:
+            text += "\n".join(wrapped(f"on {machine}: {'; '.join(names)}")) + "\n"
     write_text(path.with_suffix(".txt"), text)
 
 
@@ -288,11 +310,11 @@ def main(argv: list[str] | None = None) -> int:
         taught = variant.soft_labels != "none"
         if args.train_faces and taught and not soft_labels.is_file():
             teach(itself, splits, soft_labels)
-        done[name] = results_of(train(variant, changed, splits), judged)
+        trained = results_of(train(variant, changed, splits), judged)
+        done[name] = trained | {"machine": describe_machine(choose_device(variant.device))}
         done = stored(path, about) | done  # another run may have added its own
         print(f"{name}: loss {done[name]['loss']:.3f}", flush=True)
-        machine = describe_machine(choose_device(variant.device))
-        write(path, about | {"machine": machine, "runs": done}, len(judged))
+        write(path, about | {"runs": done}, len(judged))
     print(path.with_suffix(".txt").read_text(encoding="utf-8"))
     return 0
 

@@ -39,18 +39,25 @@ def test_few_faces_leave_some_out():
         ablation.few(numbered(0, 30), numbered(30, 10), 30)
 
 
-def test_table_tells_what_was_judged():
+def test_table_tells_what_was_judged_and_where(tmp_path):
     labels = torch.tensor([0, 0, 0, 1, 1])
     runs = {}
-    for name, preds in ((ablation.ITSELF, [0, 0, 1, 1, 0]), ("seed 1", [0, 0, 0, 1, 0])):
+    here, there = ({"device_name": name, "threads": 2} for name in ("here", "there"))
+    rights = {ablation.ITSELF: [0, 0, 1, 1, 0], "seed 1": [0, 0, 0, 1, 0], "seed 2": [0] * 5}
+    for name, preds in rights.items():
         logits = torch.nn.functional.one_hot(torch.tensor(preds), 2).float()
         judged = ablation.judge(logits, labels)
         runs[name] = {"two_views": judged, "one_view": judged, "loss": 0.5, "seconds": 3.0}
+        runs[name]["machine"] = there if name == "seed 2" else here
     rows = ablation.table(runs, len(labels)).splitlines()
     error = np.std([0, 0, 1, 0, 0]) / 5**0.5
     assert rows[1].split()[3:5] == ["0.600", "0.500"]
     assert rows[2].split()[2:6] == ["0.800", "+0.200", "±", f"{error:.3f}"]
-    assert rows[2].split()[-2] == "0.50", "recall of class 1, the rarest"
+    assert rows[2].split()[-2:] == ["0.50", "3"], "recall of class 1, the rarest, and seconds"
+    assert rows[3].split()[-1] == "0.00", "another machine's seconds are not comparable"
+    ablation.write(tmp_path / "ablation.json", {"runs": runs, "flags": [], "train_faces": 0}, 5)
+    text = (tmp_path / "ablation.txt").read_text().splitlines()
+    assert text[-2:] == ["5 faces of val, here, 2 threads", "on there, 2 threads: seed 2"]
 
 
 def test_few_faces_have_teachers_of_their_own(data_dir, tmp_path):
