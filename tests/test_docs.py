@@ -1,0 +1,25 @@
+"""Every command of the pages in docs/ runs as it stands, after a few of the README's."""
+
+import pytest
+
+from conftest import ROOT
+from page_commands import commands, run_in_order, workplace
+
+FIRST = [  # of the README's, what the pages build on
+    "python download_dataset.py",
+    "python dataset_preparation.py",
+    "python advanced_network.py --preset best",
+    "python advanced_network.py --preset quick --results-dir results/quick",
+]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", [f"docs/{page.name}" for page in PAGES])
+def test_python_commands_run_in_order(tmp_path, page):
+    folder = tmp_path / "clone"
+    workplace(folder)
+    assert run_in_order(FIRST + commands(page), folder) > len(FIRST)
+
+
+def test_first_commands_are_the_readmes():
+    assert set(FIRST) < set(commands("README.md"))
