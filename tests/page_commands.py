@@ -21,7 +21,6 @@ def commands(page):
 
 def workplace(folder):
     """Makes `folder` a copy of the project with a tiny dataset where the download would put it."""
-    folder.mkdir()
     for path in ROOT.iterdir():
         if path.suffix == ".py" or path.name in ("ferlab", "benchmarks"):
             (folder / path.name).symlink_to(path)

@@ -11,14 +11,13 @@ FIRST = [  # of the README's, what the pages build on
     "python advanced_network.py --preset best",
     "python advanced_network.py --preset quick --results-dir results/quick",
 ]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
 
 
-@pytest.mark.parametrize("page", [f"docs/{page.name}" for page in PAGES])
+@pytest.mark.parametrize("page", PAGES)
 def test_python_commands_run_in_order(tmp_path, page):
-    folder = tmp_path / "clone"
-    workplace(folder)
-    assert run_in_order(FIRST + commands(page), folder) > len(FIRST)
+    workplace(tmp_path)
+    assert run_in_order(FIRST + commands(page), tmp_path) > len(FIRST)
 
 
 def test_first_commands_are_the_readmes():

@@ -15,11 +15,10 @@ MODELS = ("baseline", "softmax", "basic_nn", "advanced")
 
 
 def test_python_commands_run_in_order(tmp_path):
-    folder = tmp_path / "clone"
-    workplace(folder)
-    assert run_in_order(commands("README.md"), folder) >= 15
-    assert (folder / "results" / "comparison.txt").exists()
-    assert (folder / "results" / "sample" / "comparison.png").exists()
+    workplace(tmp_path)
+    assert run_in_order(commands("README.md"), tmp_path) >= 15
+    assert (tmp_path / "results" / "comparison.txt").exists()
+    assert (tmp_path / "results" / "sample" / "comparison.png").exists()
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z]+)", README))))
