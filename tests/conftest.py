@@ -1,5 +1,6 @@
 """A tiny dataset and the real scripts run on it."""
 
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,11 @@ from ferlab.sample_faces import draw_face, random_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_ARCHIVE = ROOT.parent / "shared" / "data" / "face-expression-recognition-dataset.zip"
+
+
+def pytest_configure() -> None:
+    """Lets the tests' programs hear Ctrl-C even where a shell has put pytest in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
