@@ -269,5 +269,10 @@ def load_splits(
 
 
 def command_line() -> str:
-    """Returns the command that runs this program, as a person types it."""
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Returns the command that repeats what this program does, as a person types it.
+
+    Without `--resume`: a run in parts is the run of the same flags, and who repeats it has no
+    checkpoint.
+    """
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return shlex.join(["python", Path(sys.argv[0]).name, *words])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -205,6 +206,9 @@ def test_killed_run_resumes_to_the_same_bits(data_dir, tmp_path):
         for folder in (tmp_path / "whole", parts)
     )
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    record = json.loads((parts / "advanced_metrics.json").read_text())["run"]
+    words = ["python", "advanced_network.py", *map(str, args), str(parts)]
+    assert record["command"] == shlex.join(words)  # without --resume, which needs a checkpoint
 
 
 # -- what is refused ---------------------------------------------------------------------------
