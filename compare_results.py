@@ -5,8 +5,9 @@
 
 Reads `<model>_metrics.json` and `<model>_predictions.npz` of every model in the results folder, and
 of further training runs in its `seed_<n>` folders (made by, say, `python softmax.py --seed 1
---results-dir results/seed_1`). Writes `comparison.txt` and `comparison.png` there and prints the
-text within seconds (here with n for the digits):
+--results-dir results/seed_1`); those of another recipe are named, and left out of the means. Writes
+`comparison.txt` and `comparison.png` there and prints the text within seconds (here with n for the
+digits):
 
     The models on n,nnn test images
                                                        ------- macro -------              ...
@@ -36,7 +37,14 @@ from ferlab import cli
 from ferlab.files import UserError, write_text
 from ferlab.plots import plot_comparison
 from ferlab.reports import wrapped
-from ferlab.runs import Run, common_split, read_folder, read_right, require_same_data
+from ferlab.runs import (
+    Run,
+    common_split,
+    difference,
+    read_folder,
+    read_right,
+    require_same_data,
+)
 
 HOW_TO_READ = (
     "How to read: only images that one of the two models alone gets right count. Were both equally "
@@ -159,13 +167,20 @@ def seed_table(runs: list[Run], split: str) -> list[str]:
     """Returns the lines about models of which runs with several seeds are there.
 
     Args:
-        runs: of all models and seeds; of those with equal model and seed the first counts.
+        runs: of all models and seeds; of those with equal model and seed the first counts, and
+            those of another recipe than their model's first are left out, which a line says.
         split: whose numbers are meant.
     """
     by_model: dict[str, dict[int, Run]] = {}
+    lines, left_out = [], []
     for run in runs:
-        by_model.setdefault(run.model, {}).setdefault(run.seed, run)
-    lines = []
+        by_seed = by_model.setdefault(run.model, {run.seed: run})
+        first = next(iter(by_seed.values()))
+        if other := difference(run, first):
+            text = f"Left out of the seeds: {run.path}, which has {other} as {first.path} has"
+            left_out += wrapped(text, indent=2)
+        else:
+            by_seed.setdefault(run.seed, run)
     for model, by_seed in by_model.items():
         if len(by_seed) < 2:
             continue
@@ -175,10 +190,10 @@ def seed_table(runs: list[Run], split: str) -> list[str]:
             values = [run.splits[split][key] for run in by_seed.values()]
             cells += f"  {np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
         lines += [f"{title:24}{cells}  {', '.join(map(str, sorted(by_seed)))}", *rest]
-    if not lines:
-        return []
-    heading = f"Over several seeds, {split} split: mean ± sample standard deviation"
-    return ["", heading, f"{'':24}  {'accuracy':15}  {'macro F1':15}  seeds", *lines]
+    if lines:
+        heading = f"Over several seeds, {split} split: mean ± sample standard deviation"
+        lines = [heading, f"{'':24}  {'accuracy':15}  {'macro F1':15}  seeds", *lines]
+    return ["", *lines, *left_out] if lines or left_out else []
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ class Run:
         title: the model's name for people.
         parameters: of the network.
         seed: of the run.
+        recipe: by name what the run did, but for its seed and for the number format, which is the
+            machine's; empty for a model that is not trained in steps.
         seconds: of training.
         images_per_second: in training; None for a model that sees no images in steps.
         data_dir: of the command that wrote the file; None for the default.
@@ -40,6 +42,7 @@ class Run:
     title: str
     parameters: int
     seed: int
+    recipe: dict
     seconds: float
     images_per_second: float | None
     data_dir: str | None
@@ -87,6 +90,7 @@ def read_run(path: Path) -> Run:
             title=str(record["title"]),
             parameters=int(record["parameters"]),
             seed=int(run["seed"]),
+            recipe=_recipe(run.get("recipe", {})),
             seconds=float(run["seconds"]),
             images_per_second=None if speed is None else float(speed),
             data_dir=dict(itertools.pairwise(words)).get("--data-dir"),
@@ -100,6 +104,14 @@ def read_run(path: Path) -> Run:
         ) from error
 
 
+def _recipe(record: dict) -> dict:
+    """Picks what of a recipe makes runs comparable; raises TypeError, AttributeError."""
+    flat = record | (record.get("augmentation") or {})
+    if "augmentation" in flat:
+        flat["augmentation"] = bool(flat["augmentation"])
+    return {key: value for key, value in flat.items() if key not in ("seed", "precision")}
+
+
 def _split_numbers(record: dict) -> dict:
     """Picks and checks what is compared of a split; raises KeyError, TypeError, ValueError."""
     numbers = {key: float(record[key]) for key in SHARES}
@@ -110,6 +122,21 @@ def _split_numbers(record: dict) -> dict:
         if not all(0 <= number <= 1 for number in np.ravel(value)):
             raise ValueError(f"{key} is {value}")
     return {"n": int(record["n"]), "digest": str(record["digest"]), **numbers}
+
+
+def difference(run: Run, other: Run) -> str | None:
+    """Tells in what a run differs from another of its model, beside the seed.
+
+    Returns:
+        The first such thing, say "epochs 36, not 240"; None where there is none. What only one of
+        them recorded, being of another version, does not count.
+    """
+    if run.parameters != other.parameters:
+        return f"{run.parameters:,} parameters, not {other.parameters:,}"
+    for key, value in run.recipe.items():
+        if other.recipe.get(key, value) != value:
+            return f"{key} {value}, not {other.recipe[key]}"
+    return None
 
 
 def remake_command(model: str, folder: Path, *flags: str) -> str:

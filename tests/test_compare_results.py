@@ -27,10 +27,13 @@ def write_model(folder, model, probs=None, labels=None, seed=0, splits=("test",)
     """Writes a model's metrics and predictions as the model scripts do; returns the metrics."""
     if probs is None:
         labels, probs = make_predictions(seed + len(model), 0.5)
-    record = {"model": model, "title": TITLES.get(model, model), "parameters": 16135}
+    record = {"model": model, "title": TITLES.get(model, model)}
+    record["parameters"] = changes.get("parameters", 16135)
     run = {"command": f"python {model}.py --data-dir faces", "seed": seed, "seconds": 41.4}
     if model != "baseline":
         run |= {"epochs": 3, "images_per_second": 12345}
+    if "recipe" in changes:
+        run["recipe"] = changes["recipe"]
     record["run"] = run
     for split in splits:
         record[split] = evaluate(labels, probs, CLASS_NAMES, majority=3)
@@ -218,6 +221,38 @@ def test_one_seed_twice_is_no_second_seed(tmp_path, capsys):
     write_model(tmp_path, "softmax")
     write_model(tmp_path / "seed_0", "softmax")
     assert "seeds" not in compare(tmp_path, capsys)
+
+
+RECIPE = {"epochs": 3, "precision": "float32", "seed": 0, "augmentation": {"flip": True}}
+
+
+@pytest.mark.parametrize(
+    "changes, difference",
+    [
+        ({"parameters": 20000}, "20,000 parameters, not 16,135"),
+        ({"recipe": RECIPE | {"epochs": 9}}, "epochs 9, not 3"),
+        ({"recipe": RECIPE | {"augmentation": {"flip": False}}}, "flip False, not True"),
+        ({"recipe": RECIPE | {"augmentation": None}}, "augmentation False, not True"),
+    ],
+)
+def test_another_recipe_is_no_other_seed(tmp_path, capsys, changes, difference):
+    write_model(tmp_path, "softmax", recipe=RECIPE)
+    changes = {"recipe": RECIPE | {"seed": 1}} | changes
+    write_model(tmp_path / "seed_1", "softmax", seed=1, **changes)
+    left_out = f"Left out of the seeds: {tmp_path / 'seed_1' / 'softmax_metrics.json'}, which has"
+    left_out += f" {difference} as {tmp_path / 'softmax_metrics.json'} has"
+    text = compare(tmp_path, capsys)
+    assert "mean ±" not in text and " ".join(text.split()).endswith(left_out)
+    write_model(tmp_path / "seed_2", "softmax", seed=2, recipe=RECIPE | {"seed": 2})
+    text = compare(tmp_path, capsys)
+    assert "  0, 2\n" in text and " ".join(text.split()).endswith(left_out)
+
+
+def test_seeds_on_machines_and_of_versions_that_differ_go_together(tmp_path, capsys):
+    write_model(tmp_path, "softmax", recipe=RECIPE)
+    newer = RECIPE | {"seed": 1, "precision": "bfloat16", "muon_steps": 5}
+    write_model(tmp_path / "seed_1", "softmax", seed=1, recipe=newer)
+    assert "  0, 1\n" in compare(tmp_path, capsys)
 
 
 def test_val_is_used_where_only_val_is_there_for_all(tmp_path, capsys):
