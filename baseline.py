@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     splits = stage.load_splits(args.data_dir, required=("train",))
     train = splits["train"]
     counts = train.class_counts()
-    model = MajorityClass(len(counts))
+    config = {"classes": len(counts)}
+    model = MajorityClass(**config)
     model.log_shares.copy_((counts / counts.sum()).log())
     record = {
         "command": stage.command_line(),
@@ -56,11 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         "seconds": 0.0,
         "parameters": 0,
         "precision": "float32",
+        "network": config,
         "train_counts": counts.tolist(),
         **describe_machine(device),
     }
     path = args.results_dir / f"{name}_model.pth"
-    save_model(path, name, model, {"classes": len(counts)}, train.class_names, 1.0, record)
+    save_model(path, name, model, config, train.class_names, 1.0, record)
     return stage.report(name, title, [(model, 1.0)], splits, record, args, device)
 
 

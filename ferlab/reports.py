@@ -167,6 +167,8 @@ def _run_facts(record: dict) -> dict[str, str]:
         facts["evaluated by"] = run["evaluated_by"]
         facts["weights"] = run["weights"]
     facts |= {"seed": run["seed"], "parameters": f"{record['parameters']:,}"}
+    if "network" in run:
+        facts["network"] = _told(run["network"])
     if "epochs" in run:
         facts["epochs"] = f"{run['epochs']}, best {run['best_epoch']}"
         facts["speed"] = f"{run['seconds']:,.0f} s, {run['images_per_second']:,} images/s"
@@ -187,9 +189,18 @@ def _recipe(recipe: dict) -> str:
         for key, value in (recipe["augmentation"] or {}).items()
         if value
     ]
-    told = [f"{key} {value:g}" for key, value in plain.items() if type(value) in (int, float)]
-    told += [f"{key} {value}" for key, value in plain.items() if type(value) in (str, bool)]
-    return f"{', '.join(told)}; augmentation {', '.join(augmentation) or 'none'}"
+    return f"{_told(plain)}; augmentation {', '.join(augmentation) or 'none'}"
+
+
+def _told(values: dict) -> str:
+    """Returns hyperparameters as text, lists as the flags take them; None is not told."""
+
+    def text(value: object) -> str:
+        if isinstance(value, list):
+            return " ".join(map(text, value))
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{key} {text(v)}" for key, v in values.items() if v is not None)
 
 
 def _pairs(facts: dict[str, object]) -> list[str]:

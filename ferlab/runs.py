@@ -28,8 +28,8 @@ class Run:
         title: the model's name for people.
         parameters: of the network.
         seed: of the run.
-        recipe: by name what the run did, but for its seed and for the number format, which is the
-            machine's; empty for a model that is not trained in steps.
+        recipe: by name what the run did, and of which network, but for its seed and for the number
+            format, which is the machine's; empty for a model that is not trained in steps.
         seconds: of training.
         images_per_second: in training; None for a model that sees no images in steps.
         data_dir: of the command that wrote the file; None for the default.
@@ -90,7 +90,7 @@ def read_run(path: Path) -> Run:
             title=str(record["title"]),
             parameters=int(record["parameters"]),
             seed=int(run["seed"]),
-            recipe=_recipe(run.get("recipe", {})),
+            recipe=_recipe(run.get("recipe", {})) | run.get("network", {}),
             seconds=float(run["seconds"]),
             images_per_second=None if speed is None else float(speed),
             data_dir=dict(itertools.pairwise(words)).get("--data-dir"),

@@ -113,6 +113,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
     if "soft_labels" in setup.recipe and not args.quiet:
         print(f"soft labels: {recipe.soft_labels or 'none'}")
     classes = len(train.class_names)
+    config = {**setup.config, "classes": classes}
     result = fit(
         new_network(setup, classes, args.seed, device),
         train.to(device),
@@ -122,6 +123,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
         resume=args.resume,
         quiet=args.quiet,
         report=(lambda line: None) if args.quiet else print,
+        config=config,
     )
     run_record = {
         "command": command_line(),
@@ -136,6 +138,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
         "precision": recipe.precision,
         "processes": world_size(),
         "recipe": asdict(recipe),
+        "network": config,
         **describe_machine(device),
     }
     one_view, _ = predict_views(result.model, val.images.to(device))
@@ -145,7 +148,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
             args.results_dir / f"{name}_model.pth",
             name,
             result.model,
-            {**setup.config, "classes": classes},
+            config,
             train.class_names,
             temperature,
             run_record,
@@ -175,6 +178,7 @@ def report_saved(
     splits = load_splits(args.data_dir, class_names=tuple(class_names))
     record = {**contents[0]["run"], "evaluated_by": command_line()}
     record["weights"] = ", ".join(map(str, paths))
+    record["network"] = contents[0]["config"]
     if len(paths) > 1:
         title = f"{title}, ensemble of {len(paths)}"
         for key in ("parameters", "seconds"):

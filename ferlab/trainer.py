@@ -61,6 +61,25 @@ def mixing(recipe: Recipe, classes: int) -> Callable | None:
     return RandomChoice([kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha])
 
 
+def require_same(saved: dict, asked: dict, path: Path) -> None:
+    """Checks that a run goes on as it began.
+
+    Args:
+        saved: hyperparameters in the checkpoint; what it does not know is not asked about.
+        asked: those of the run that takes it up.
+        path: of the checkpoint.
+
+    Raises:
+        UserError: one has another value.
+    """
+    for key, value in saved.items():
+        if asked.get(key) != value:
+            raise UserError(
+                f"{path} was trained with {key} {value}, not {asked.get(key)}; "
+                "repeat its flags with --resume, or start over without --resume"
+            )
+
+
 class Trainer:
     """The state of a training run: everything that a checkpoint holds.
 
@@ -68,10 +87,11 @@ class Trainer:
         model: the network; moved to the device.
         train: the train split, on the device.
         recipe: what to do.
+        config: the network's hyperparameters, plain types; by them a checkpoint is known again.
     """
 
-    def __init__(self, model: nn.Module, train: Split, recipe: Recipe):
-        self.recipe = recipe
+    def __init__(self, model: nn.Module, train: Split, recipe: Recipe, config: dict | None = None):
+        self.recipe, self.config = recipe, config or {}
         self.data = train.digest()  # takes longer than an epoch on a GPU
         self.device = train.images.device
         targets = train.labels
@@ -119,6 +139,7 @@ class Trainer:
         """Returns the whole loop state, in types that `torch.load(weights_only=True)` reads."""
         return {
             "recipe": asdict(self.recipe),
+            "network": self.config,
             "data": self.data,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -135,15 +156,10 @@ class Trainer:
         Raises:
             UserError: it is of another recipe, other data or another network.
         """
-        recipe = asdict(self.recipe)
-        for key, value in state["recipe"].items():
-            if recipe.get(key) != value:
-                raise UserError(
-                    f"{path} was trained with {key} {value}, not {recipe.get(key)}; "
-                    "repeat its flags with --resume, or start over without --resume"
-                )
+        require_same(state["recipe"], asdict(self.recipe), path)
         if state["data"] != self.data:
             raise UserError(f"{path} was trained on other data; start over without --resume")
+        require_same(state.get("network", {}), self.config, path)  # older checkpoints lack it
         try:
             self.model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])

@@ -43,18 +43,20 @@ def fit(
     resume: bool,
     quiet: bool,
     report: Callable[[str], None] = print,
+    config: dict | None = None,
 ) -> Fit:
     """Trains `model` and keeps the weights of the epoch with the best validation accuracy.
 
     A checkpoint is written after every epoch; with `resume` the run goes on from it, and on one
-    CPU machine ends bit for bit where an undisturbed run ends.
+    CPU machine ends bit for bit where an undisturbed run ends. `config` are the hyperparameters of
+    `model`: a checkpoint of others is not taken up.
 
     Raises:
         UserError: non-finite loss, too little memory, or a checkpoint that is missing or does not
             fit.
         KeyboardInterrupt: on Ctrl-C; its text says how to go on.
     """
-    trainer = Trainer(model, train, recipe)
+    trainer = Trainer(model, train, recipe, config)
     if resume:
         trainer.restore(from_first(load_checkpoint, checkpoint), checkpoint)
         report(f"resumed from {checkpoint} after epoch {len(trainer.history)}")

@@ -32,8 +32,7 @@ def write_model(folder, model, probs=None, labels=None, seed=0, splits=("test",)
     run = {"command": f"python {model}.py --data-dir faces", "seed": seed, "seconds": 41.4}
     if model != "baseline":
         run |= {"epochs": 3, "images_per_second": 12345}
-    if "recipe" in changes:
-        run["recipe"] = changes["recipe"]
+    run |= {key: changes[key] for key in ("recipe", "network") if key in changes}
     record["run"] = run
     for split in splits:
         record[split] = evaluate(labels, probs, CLASS_NAMES, majority=3)
@@ -233,11 +232,13 @@ RECIPE = {"epochs": 3, "precision": "float32", "seed": 0, "augmentation": {"flip
         ({"recipe": RECIPE | {"epochs": 9}}, "epochs 9, not 3"),
         ({"recipe": RECIPE | {"augmentation": {"flip": False}}}, "flip False, not True"),
         ({"recipe": RECIPE | {"augmentation": None}}, "augmentation False, not True"),
+        ({"network": {"classes": 7, "dropout": 0.5}}, "dropout 0.5, not 0.0"),
     ],
 )
 def test_another_recipe_is_no_other_seed(tmp_path, capsys, changes, difference):
-    write_model(tmp_path, "softmax", recipe=RECIPE)
-    changes = {"recipe": RECIPE | {"seed": 1}} | changes
+    network = {"classes": 7, "dropout": 0.0}
+    write_model(tmp_path, "softmax", recipe=RECIPE, network=network)
+    changes = {"recipe": RECIPE | {"seed": 1}, "network": network} | changes
     write_model(tmp_path / "seed_1", "softmax", seed=1, **changes)
     left_out = f"Left out of the seeds: {tmp_path / 'seed_1' / 'softmax_metrics.json'}, which has"
     left_out += f" {difference} as {tmp_path / 'softmax_metrics.json'} has"
@@ -251,7 +252,7 @@ def test_another_recipe_is_no_other_seed(tmp_path, capsys, changes, difference):
 def test_seeds_on_machines_and_of_versions_that_differ_go_together(tmp_path, capsys):
     write_model(tmp_path, "softmax", recipe=RECIPE)
     newer = RECIPE | {"seed": 1, "precision": "bfloat16", "muon_steps": 5}
-    write_model(tmp_path / "seed_1", "softmax", seed=1, recipe=newer)
+    write_model(tmp_path / "seed_1", "softmax", seed=1, recipe=newer, network={"classes": 7})
     assert "  0, 1\n" in compare(tmp_path, capsys)
 
 

@@ -75,6 +75,8 @@ def test_results_contract(results, data_dir, name):
     assert "Confusion matrix" in text and "always the majority class" in text
     weights = torch.load(results / f"{name}_model.pth", weights_only=True)
     assert weights["normalisation"] == {"mean": 0.5, "std": 0.5} and weights["image_size"] == 48
+    assert metrics["run"]["network"] == weights["config"]
+    assert f"classes {weights['config']['classes']}" in text
 
 
 def test_history_has_a_row_an_epoch(results):
@@ -102,6 +104,7 @@ def test_evaluate_repeats_the_numbers_without_training(results, data_dir, tmp_pa
     again = json.loads((out / f"{name}_metrics.json").read_text())
     first = json.loads((results / f"{name}_metrics.json").read_text())
     assert again["test"] == first["test"]
+    assert again["run"]["network"] == first["run"]["network"]
     assert "train" not in again and "val" not in again
     assert not list(out.glob("*_model.pth"))
 

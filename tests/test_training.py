@@ -8,7 +8,7 @@ from torch import nn
 
 from conftest import make_split
 from ferlab import training
-from ferlab.checkpoint import load_checkpoint
+from ferlab.checkpoint import load_checkpoint, save_checkpoint
 from ferlab.files import UserError
 from ferlab.recipe import (
     Recipe,
@@ -206,6 +206,24 @@ def test_resume_with_another_recipe_is_refused(tmp_path, monkeypatch, field):
     other = change(**{field: getattr(RECIPE, field) * 2 if field != "oversample" else True})
     with pytest.raises(UserError, match=f"was trained with {field} .* not"):
         train(tmp_path / "c.pth", other, resume=True)
+
+
+def test_resume_of_a_network_of_other_hyperparameters_is_refused(tmp_path):
+    def begin(config, resume=False):
+        fit(network(), TRAIN, VAL, RECIPE, tmp_path / "c.pth", resume, True, print, config)
+
+    begin({"classes": 7, "dropout": 0.0})
+    begin({"classes": 7, "dropout": 0.0}, resume=True)
+    with pytest.raises(UserError, match="was trained with dropout 0.0, not 0.5; repeat its flags"):
+        begin({"classes": 7, "dropout": 0.5}, resume=True)
+
+
+def test_checkpoint_of_a_version_without_hyperparameters_is_taken_up(tmp_path):
+    train(tmp_path / "c.pth")
+    state = load_checkpoint(tmp_path / "c.pth")
+    del state["network"]
+    save_checkpoint(state, tmp_path / "c.pth")
+    assert len(train(tmp_path / "c.pth", resume=True).history) == RECIPE.epochs
 
 
 def test_resume_with_other_data_or_network_is_refused(tmp_path, monkeypatch):
