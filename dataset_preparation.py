@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--data-dir", type=Path, default=cli.DATA_DIR, help="where the splits are written"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the val/test split")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the val/test split")
     parser.add_argument(
         "--keep-duplicates", action="store_true", help="let identical pictures stand in two splits"
     )

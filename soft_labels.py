@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--views", type=cli.positive(int), default=VIEWS, help="how often a teacher sees each face"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the views")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the views")
     parser.add_argument("--device", choices=cli.DEVICES, default="auto", help="where to compute")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(argv)

@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     add("--study", help="the study's name in the storage (default: the model's)")
     add("--data-dir", type=Path, default=cli.DATA_DIR, help="the split files' folder")
     add("--results-dir", type=Path, default=cli.RESULTS_DIR, help="results go to its tuning/")
-    add("--seed", type=int, default=0, help="of the search and of every trial")
+    add("--seed", type=cli.seed, default=0, help="of the search and of every trial")
     add("--device", choices=cli.DEVICES, default="auto", help="where to compute")
     add("--quiet", action="store_true", help="no progress bar, no line a trial")
     return result

@@ -15,6 +15,7 @@ RESULTS_DIR = Path("results")  # of the full dataset; committed, weights include
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 MOST_PARTS = 1000  # of a split
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
 LARGEST = 1e37  # of a number; Adam works with ten times a learning rate, which float32 still holds
 
 
@@ -121,6 +122,14 @@ def share(text: str) -> float:
     return value
 
 
+def seed(text: str) -> int:
+    """An argparse type: a whole number from 0 to `LARGEST_SEED`."""
+    value = int(text)
+    if not 0 <= value <= LARGEST_SEED:
+        raise ValueError
+    return value
+
+
 def part(text: str) -> str:
     """An argparse type: a part of several, such as "2/5", the second of five."""
     number, parts = map(int, text.split("/"))
@@ -149,7 +158,7 @@ def evaluation_parser(description: str | None) -> Parser:
         help="the weights of --evaluate, several for an ensemble that averages their probabilities "
         f"(default: <model>_model.pth in --results-dir, else in {RESULTS_DIR})",
     )
-    result.add_argument("--seed", type=int, default=0, help="of everything random")
+    result.add_argument("--seed", type=seed, default=0, help="of everything random")
     result.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
     result.add_argument("--quiet", action="store_true", help="no progress bars, no epoch lines")
     return result

@@ -85,7 +85,7 @@ class FileSource:
     ):
         self.rate, self.length, self.stills = rate, length, stills
         self.ended = False
-        self.fault: UserError | None = None
+        self.fault: Exception | None = None
         self._stop = threading.Event()
         self._queue: queue.Queue = queue.Queue(AHEAD)
         self._thread = threading.Thread(target=self._decode, args=(frames,))
@@ -100,10 +100,10 @@ class FileSource:
                 if self._stop.is_set():
                     return
             self._put(None)
-        except UserError as error:
+        except Exception as error:  # the reader, who would wait forever, tells of it
             self._put(error)
 
-    def _put(self, item: Frame | UserError | None) -> None:
+    def _put(self, item: Frame | Exception | None) -> None:
         while not self._stop.is_set():
             try:
                 return self._queue.put(item, timeout=0.1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferlab.files import UserError, atomic_path, require_writable
+from ferlab.files import UserError, atomic_path, require_writable, told_of
 from ferlab.tracking import Face
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -25,12 +25,14 @@ class VideoFile:
             the video runs at the speed of life.
 
     Raises:
-        UserError: an unknown ending, or a folder that cannot be written.
+        UserError: an unknown ending, a folder's name, or a folder that cannot be written.
     """
 
     def __init__(self, path: Path, rate: float, steady: bool):
         if path.suffix.lower() not in CODECS:
             raise UserError(f"--output {path}: a video's name ends in {', '.join(CODECS)}")
+        if path.is_dir():
+            raise UserError(f"--output {path} is a folder; name a video file")
         require_writable(path.parent)
         self.path, self.rate, self.steady = path, rate, steady
         self.temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
@@ -65,11 +67,24 @@ class VideoFile:
             self.written += 1
 
     def close(self) -> None:
-        """Completes the file; without a frame there is none."""
+        """Completes the file; without a frame there is none.
+
+        OpenCV says nothing of a disk that fills up. A video has its number of frames written last:
+        one that was cut short has none.
+
+        Raises:
+            UserError: it cannot be written, or is not whole; what there is of it stays.
+        """
         if self.writer is not None:
             self.writer.release()
             self.writer = None
-            os.replace(self.temporary, self.path)
+            if cv2.VideoCapture(str(self.temporary)).get(cv2.CAP_PROP_FRAME_COUNT) < 1:
+                raise UserError(
+                    f"{self.path} was cut short, as by a full disk; what there is of it is in "
+                    f"{self.temporary}: free some space, or name another place with --output"
+                )
+            with told_of(self.path):
+                os.replace(self.temporary, self.path)
 
 
 class FaceLog:
@@ -84,26 +99,35 @@ class FaceLog:
     """
 
     def __init__(self, path: Path, class_names: Sequence[str]):
-        try:
+        self.path = path
+        columns = ["frame", "time_s", "face_id", "x", "y", "w", "h", "expression", "confidence"]
+        with told_of(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("w", newline="", encoding="utf-8", buffering=1)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
-        self.rows = csv.writer(self.file, lineterminator="\n")
-        columns = ["frame", "time_s", "face_id", "x", "y", "w", "h", "expression", "confidence"]
-        self.rows.writerow([*columns, *class_names])
+            self.rows = csv.writer(self.file, lineterminator="\n")
+            self.rows.writerow([*columns, *class_names])
 
     def write(
         self, frame: int, time_s: float, face: Face, expression: str, confidence: float
     ) -> None:
-        """Adds a face of a frame; its box is in pixels of the source's frame."""
+        """Adds a face of a frame; its box is in pixels of the source's frame.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         numbers = [f"{share:.4f}" for share in (confidence, *face.probs)]
         row = [frame, f"{time_s:.3f}", face.id, *face.place(), expression, *numbers]
-        self.rows.writerow(row)
+        with told_of(self.path):
+            self.rows.writerow(row)
 
     def close(self) -> None:
-        """Ends the file."""
-        self.file.close()
+        """Ends the file.
+
+        Raises:
+            UserError: what is left cannot be written.
+        """
+        with told_of(self.path):
+            self.file.close()
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

@@ -201,10 +201,14 @@ def film(seconds=0.0):
 
 def test_a_camera_unplugged_leaves_video_and_log_whole(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(frames, "RETRY_SECONDS", 0.5)
-    cameras = [FakeCamera(film(0.01))]
-    monkeypatch.setattr(
-        sources.cv2, "VideoCapture", lambda where: cameras.pop() if cameras else FakeCamera()
-    )
+    cameras, opened = [FakeCamera(film(0.01))], cv2.VideoCapture
+
+    def capture(where):  # the video that was written is looked at too
+        if isinstance(where, str):
+            return opened(where)
+        return cameras.pop() if cameras else FakeCamera()
+
+    monkeypatch.setattr(sources.cv2, "VideoCapture", capture)
     video, log = tmp_path / "v.avi", tmp_path / "faces.csv"
     args = ["--weights", weights, "--no-window", "--output", video, "--log", log]
     assert live_inference.main([str(arg) for arg in args]) == 1

@@ -1,6 +1,8 @@
 """What a live run leaves on disk."""
 
 import csv
+import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -75,10 +77,47 @@ def test_faults(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to folder"):
         VideoFile(tmp_path / "file" / "v.mp4", 30.0, steady=False)
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(UserError, match=r"folder\.mp4 is a folder; name a video file"):
+        VideoFile(tmp_path / "folder.mp4", 30.0, steady=False)
     with pytest.raises(UserError, match="cannot write"):
         FaceLog(tmp_path / "file" / "faces.csv", CLASS_NAMES)
     with pytest.raises(UserError, match=r"a picture's name ends in \.png"):
         write_picture(tmp_path / "picture.xyz", picture(1))
+
+
+@pytest.mark.parametrize("ending", CODECS)
+def test_a_video_that_was_cut_short_is_told_of(tmp_path, ending):
+    video = VideoFile(tmp_path / f"v{ending}", 25.0, steady=False)
+    for number in range(50):
+        video.write(np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8), 0.0)
+    before = video.temporary.stat().st_size
+    release = video.writer.release
+
+    class FullDisk:  # takes what was on disk before the end was written
+        def release(self):
+            release()
+            os.truncate(video.temporary, before)
+
+    video.writer = FullDisk()
+    with pytest.raises(UserError, match=f"v{ending} was cut short, as by a full disk"):
+        video.close()
+    assert [path.name for path in tmp_path.iterdir()] == [video.temporary.name]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_ends_the_log(tmp_path):
+    with pytest.raises(UserError, match="cannot write /dev/full: No space left on device"):
+        FaceLog(Path("/dev/full"), CLASS_NAMES)
+    log = FaceLog(tmp_path / "faces.csv", CLASS_NAMES)
+    log.file.close()
+    log.file = open("/dev/full", "w", buffering=1)  # noqa: SIM115
+    log.rows = csv.writer(log.file)
+    face = Face(3, np.array([1.4, 2.6, 30, 30]), 0.4, 0.4, probs=np.full(7, 1 / 7))
+    with pytest.raises(UserError, match=r"cannot write .*faces\.csv: No space left"):
+        log.write(0, 0.0, face, "happy", 0.5)
+    with pytest.raises(UserError, match=r"cannot write .*faces\.csv: No space left"):
+        log.close()
 
 
 def test_the_log_is_on_disk_at_once(tmp_path):

@@ -412,6 +412,8 @@ def test_warp_and_light_reach_the_augmentation():
         ["--lr", "1e38"],
         ["--batch-size", "x"],
         ["--weight-decay", "-1"],
+        ["--seed", "-1"],
+        ["--seed", "4294967296"],
     ],
 )
 def test_bad_usage_is_2(flag, capsys):

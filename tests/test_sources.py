@@ -10,7 +10,7 @@ import pytest
 from ferlab import frames as frames_module
 from ferlab import sources
 from ferlab.files import UserError
-from ferlab.frames import LiveSource, as_bgr
+from ferlab.frames import FileSource, LiveSource, as_bgr
 from ferlab.sources import open_source
 
 
@@ -209,6 +209,16 @@ def test_a_broken_picture_is_a_fault(tmp_path, content):
     source = open_source(str(tmp_path / "d.png"))
     assert everything(source) == []
     assert "d.png is not a picture that OpenCV can read" in str(source.fault)
+
+
+def test_whatever_stops_the_decoder_is_a_fault():
+    def frames():
+        yield picture(5), ""
+        raise MemoryError("too large")
+
+    source = FileSource(frames(), 25.0, None, stills=False)
+    assert len(everything(source)) == 1
+    assert isinstance(source.fault, MemoryError)
 
 
 def test_what_is_no_source(tmp_path):
