@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from ferlab import cli
-from ferlab.files import UserError, require_writable
+from ferlab.files import UserError, require_writable, told_of
 
 DATASET = "jonathanoheix/face-expression-recognition-dataset"
 NAME = DATASET.split("/")[1]
@@ -175,11 +175,10 @@ def draw_sample(target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        write_sample_dataset(temporary)
-        write_sample_clip(temporary)
-        replace_folder(temporary, target)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}") from error
+        with told_of(target):
+            write_sample_dataset(temporary)
+            write_sample_clip(temporary)
+            replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
