@@ -117,10 +117,10 @@ def unpack(archive: Path, target: Path) -> None:
                     f"{target} needs {need >> 20} MB and the disk has {free >> 20} MB free; "
                     "free some space, or choose another --data-dir"
                 )
-            for folder in {PurePosixPath(entry.filename).parent for entry in entries}:
+            for folder in {path_of(entry).parent for entry in entries}:
                 (temporary / folder).mkdir(parents=True, exist_ok=True)
             for entry in tqdm(entries, unit="file", desc="unpacking"):
-                (temporary / entry.filename).write_bytes(source.read(entry))
+                (temporary / path_of(entry)).write_bytes(source.read(entry))
         replace_folder(temporary, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise UserError(
@@ -133,6 +133,11 @@ def unpack(archive: Path, target: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def path_of(entry: zipfile.ZipInfo) -> PurePosixPath:
+    """Returns an entry's path; some programs on Windows write backslashes into a zip."""
+    return PurePosixPath(entry.filename.replace("\\", "/"))
+
+
 def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     """Returns the files to unpack: no system files, no nested second copy `images/images/`.
 
@@ -141,12 +146,15 @@ def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipIn
     """
     wanted, split_folders = [], set()
     for entry in source.infolist():
-        path = PurePosixPath(entry.filename.replace("\\", "/"))
+        path = path_of(entry)
+        if not path.parts:  # "./", the folder itself, as some programs write it
+            continue
         is_link = (entry.external_attr >> 16) & 0o170000 == 0o120000
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or is_link:
             raise UserError(f"{archive}: entry {entry.filename!r} leaves the folder; not unpacked")
         junk = path.parts[0] == "__MACOSX" or path.name == ".DS_Store"
-        if entry.is_dir() or junk or path.parts[:2] == ("images", "images"):
+        is_folder = entry.filename.endswith(("/", "\\"))
+        if is_folder or junk or path.parts[:2] == ("images", "images"):
             continue
         split_folders.update(path.parts[-3:-2])
         wanted.append(entry)

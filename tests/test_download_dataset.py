@@ -69,6 +69,21 @@ def test_archive_is_unpacked_without_the_second_copy(capsys, archive, tmp_path):
     assert [p.name for p in (tmp_path / "data").iterdir()] == [NAME]
 
 
+def test_names_as_other_programs_write_them(archive, tmp_path):
+    with zipfile.ZipFile(archive) as source:
+        entries = [(name, source.read(name)) for name in source.namelist()]
+    with zipfile.ZipFile(archive, "w") as target:  # bsdtar: "./"; old .NET: backslashes
+        for folder in ("./", "./images/", "images\\train\\happy\\"):
+            target.writestr(folder, b"")
+        for number, (name, pixels) in enumerate(entries):
+            other = name.replace("/", "\\") if number % 2 else f"./{name}"
+            target.writestr(other, pixels)
+    assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
+    assert content(tmp_path / "data" / NAME) == {
+        name: pixels for name, pixels in entries if not name.startswith("images/images/")
+    }
+
+
 def test_complete_is_skipped_and_force_redoes(capsys, archive, tmp_path):
     data = tmp_path / "data"
     assert run("--archive", archive, "--data-dir", data) == 0
