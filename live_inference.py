@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 def size(text: str) -> tuple[int, int]:
     """An argparse type: 640x480."""
-    width, height = text.lower().split("x")
-    return int(width), int(height)
+    width, height = map(cli.positive(int), text.lower().split("x"))
+    return width, height
 
 
 def make_parser() -> argparse.ArgumentParser:

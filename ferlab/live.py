@@ -95,6 +95,7 @@ class LiveRun:
         self.picture: np.ndarray | None = None
         self.origin: float | None = None  # the clock's time at the source's time 0
         self.frame_seconds = self.span = 1 / source.rate
+        self.kept: set[str] = set()  # pictures written
         self.summary = Summary()
 
     def go(self) -> None:
@@ -180,7 +181,11 @@ class LiveRun:
 
     def keep_still(self, frame: Frame) -> None:
         """Writes an annotated picture to --output, else beside the CSV."""
-        output, name = self.args.output, f"{Path(frame.name).stem}_annotated.png"
+        output, source = self.args.output, Path(frame.name)
+        name = f"{source.stem}_annotated.png"
+        if name in self.kept:  # of a.jpg, and this is a.png
+            name = f"{source.name}_annotated.png"
+        self.kept.add(name)
         if output:
             write_picture(output if output.suffix else output / name, self.picture)
         elif self.log:

@@ -182,11 +182,12 @@ def test_a_folder_of_pictures(weights, tmp_path, capsys):
     folder = tmp_path / "pictures"
     folder.mkdir()
     cv2.imwrite(str(folder / "a.png"), drawn_frame([(320, 240, 90)])[0])
-    cv2.imwrite(str(folder / "b.png"), np.full((200, 200, 3), 90, np.uint8))
+    for name in ("b.jpg", "b.png"):
+        cv2.imwrite(str(folder / name), np.full((200, 200, 3), 90, np.uint8))
     args = ["--source", folder, "--weights", weights, "--no-window", "--output", tmp_path / "out"]
     assert live_inference.main([str(arg) for arg in args]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["a_annotated.png", "b_annotated.png"]
+    assert names == ["a_annotated.png", "b.png_annotated.png", "b_annotated.png"]
     assert "b.png: no face" in capsys.readouterr().out
 
 
@@ -291,7 +292,12 @@ def test_foreign_weights(tmp_path):
 
 
 def test_bad_usage():
-    for args in (["--camera-size", "big"], ["--fps", "0"], ["--min-confidence", "2"]):
+    for args in (
+        ["--camera-size", "big"],
+        ["--camera-size", "0x480"],
+        ["--fps", "0"],
+        ["--min-confidence", "2"],
+    ):
         assert run_script("live_inference.py", *args).returncode == 2
 
 
