@@ -34,6 +34,21 @@ class Fit:
     images_per_second: float
 
 
+def stopped_run(checkpoint: Path) -> str | None:
+    """Returns what to say of an unfinished run before a new one writes over its checkpoint."""
+    try:
+        state = load_checkpoint(checkpoint)
+    except UserError:  # there is none, or nothing that could go on
+        return None
+    done, epochs = len(state["history"]), state["recipe"]["epochs"]
+    if done >= epochs:
+        return None
+    return (
+        f"{checkpoint} is of a run stopped after epoch {done} of {epochs}, and is lost after epoch "
+        "1 of this one; to go on with the former, stop now and add --resume to its command"
+    )
+
+
 def fit(
     model: nn.Module,
     train: Split,
@@ -60,6 +75,8 @@ def fit(
     if resume:
         trainer.restore(from_first(load_checkpoint, checkpoint), checkpoint)
         report(f"resumed from {checkpoint} after epoch {len(trainer.history)}")
+    elif stopped := stopped_run(checkpoint):
+        report(stopped)
     report(
         f"{'epoch':>7} {'lr':>9} {'train loss':>10} {'acc':>6} {'val loss':>10} {'acc':>6} {'s':>6}"
     )

@@ -200,6 +200,23 @@ def test_interrupt_says_what_is_kept(tmp_path, monkeypatch):
     assert len(load_checkpoint(path)["history"]) == 1
 
 
+def test_a_new_run_tells_of_a_stopped_one_that_it_replaces(tmp_path, monkeypatch):
+    path, lines = tmp_path / "c.pth", []
+
+    def begin():
+        lines.clear()
+        fit(network(), TRAIN, VAL, RECIPE, path, resume=False, quiet=True, report=lines.append)
+        return "\n".join(lines)
+
+    path.write_bytes(b"no checkpoint")
+    assert "stopped" not in begin()
+    assert "stopped" not in begin(), "the last run came to its end"
+    with monkeypatch.context() as patch:
+        stopped_after(2, patch, path)
+    assert f"{path} is of a run stopped after epoch 2 of 4" in begin()
+    assert "add --resume" in lines[0] and len(load_checkpoint(path)["history"]) == 4
+
+
 @pytest.mark.parametrize("field", ["lr", "epochs", "seed", "batch_size", "oversample"])
 def test_resume_with_another_recipe_is_refused(tmp_path, monkeypatch, field):
     stopped_after(1, monkeypatch, tmp_path / "c.pth")
