@@ -124,6 +124,7 @@ def build_pretrained(weights: dict[str, torch.Tensor], path: Path | None, **conf
 def parser() -> argparse.ArgumentParser:
     """Returns the script's flags."""
     result = cli.training_parser(__doc__, epochs=20, batch_size=128, lr=3e-4, weight_decay=0.05)
+    result.weights_are_evaluated = False  # training too takes some: ImageNet's
     result.add_argument(
         "--backbone", choices=BACKBONES, default="resnet18", help="torchvision's network"
     )
@@ -157,6 +158,8 @@ def setup(args: argparse.Namespace) -> stage.Setup:
         path = args.weights[0] if args.weights else None
         weights = imagenet_weights(args.backbone, path)
         build = functools.partial(build_pretrained, weights, path)
+    if args.from_scratch and args.weights and not args.evaluate:
+        raise UserError("--from-scratch starts from no --weights; leave out one of them")
     frozen_epochs = 0 if args.from_scratch else args.frozen_epochs
     if frozen_epochs >= args.epochs:
         raise UserError(f"--frozen-epochs {frozen_epochs} leaves none of the {args.epochs} epochs")

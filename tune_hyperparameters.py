@@ -122,9 +122,8 @@ def make_job(args: argparse.Namespace, extra: list[str]) -> Job:
     script_parser.prog, script_parser.allow_abbrev = args.script, False
     flags += extra
     own = script_parser.parse_args(flags)
-    trained = own.weights and args.script != "transfer_learning.py"  # its are ImageNet's
-    if own.evaluate or own.resume or trained:
-        script_parser.error("a trial takes no --evaluate, --resume, nor --weights of this project")
+    if own.evaluate or own.resume:
+        script_parser.error("a trial takes no --evaluate and no --resume")
     fixed = {word.split("=")[0].removeprefix("--") for word in extra if word.startswith("--")}
     fixed |= set() if own.augment else {"augment-strength"}
     space = {name: part for name, part in SEARCH[args.script].items() if name not in fixed}

@@ -54,11 +54,17 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose flag `--preset`, if there is one, chooses the defaults of the others."""
+    """A parser whose flag `--preset`, if there is one, chooses the defaults of the others.
+
+    Attributes:
+        weights_are_evaluated: `--weights` without `--evaluate` is bad usage: a script that trained
+            instead would write over the results of an earlier run.
+    """
 
     def __init__(self, **options):
         super().__init__(**options)
         self.presets: dict[str, dict] = {}
+        self.weights_are_evaluated = False
 
     def set_presets(self, presets: dict[str, dict]) -> None:
         """Adds `--preset`.
@@ -80,7 +86,10 @@ class Parser(argparse.ArgumentParser):
         if self.presets:
             chosen, _ = super().parse_known_args(args)
             self.set_defaults(**self.presets[chosen.preset])
-        return super().parse_known_args(args, namespace)
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if self.weights_are_evaluated and parsed.weights and not parsed.evaluate:
+            self.error("--weights are those of --evaluate; add it, or train without --weights")
+        return parsed, unknown
 
 
 def parser(description: str | None) -> Parser:
@@ -158,6 +167,7 @@ def evaluation_parser(description: str | None) -> Parser:
         help="the weights of --evaluate, several for an ensemble that averages their probabilities "
         f"(default: <model>_model.pth in --results-dir, else in {RESULTS_DIR})",
     )
+    result.weights_are_evaluated = True
     result.add_argument("--seed", type=seed, default=0, help="of everything random")
     result.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
     result.add_argument("--quiet", action="store_true", help="no progress bars, no epoch lines")

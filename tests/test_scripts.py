@@ -256,6 +256,16 @@ def test_evaluate_with_foreign_weights(capsys, results, data_dir, tmp_path):
     assert "other preprocessing" in refused(capsys, softmax, *base, garbage)
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_weights_without_evaluate_train_nothing(capsys, results, data_dir, tmp_path, name):
+    weights = results / f"{name}_model.pth"
+    args = ["--weights", weights, "--data-dir", data_dir, "--results-dir", tmp_path]
+    with pytest.raises(SystemExit, match="2"):
+        SCRIPTS[name].main([str(arg) for arg in args])
+    assert "--weights are those of --evaluate; add it" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_evaluate_on_other_classes(capsys, results, tmp_path):
     split = make_split(2, seed=0)
     names = ("anger", *CLASS_NAMES[1:])

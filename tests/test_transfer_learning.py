@@ -127,6 +127,8 @@ def test_foreign_weights(capsys, results, data_dir, imagenet, tmp_path):
     assert "not a state dict of torchvision's resnet50" in line and "--backbone" in line
     line = refused(capsys, transfer_learning, *base, tmp_path / "none.pth")
     assert "none.pth is missing" in line
+    line = refused(capsys, transfer_learning, *base, imagenet, "--from-scratch")
+    assert "--from-scratch starts from no --weights" in line
 
 
 def test_frozen_epochs_leave_some(capsys, data_dir, tmp_path):

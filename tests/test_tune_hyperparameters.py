@@ -236,7 +236,8 @@ def test_missing_split(capsys, tmp_path):
         (["baseline.py"], "invalid choice"),
         (["softmax.py", "--no-such-flag", "1"], "unrecognized arguments: --no-such-flag"),
         (["softmax.py", "--trials", "0"], "argument --trials"),
-        (["softmax.py", "--resume"], "a trial takes no --evaluate, --resume, nor"),
+        (["softmax.py", "--resume"], "a trial takes no --evaluate and no --resume"),
+        (["softmax.py", "--weights", "w.pth"], "--weights are those of --evaluate"),
         (["softmax.py", "--lr", "1", "--weight-decay", "0"], "nothing to search"),
     ],
 )
