@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -223,7 +224,7 @@ class LiveRun:
         elif key == "h":
             self.help = not self.help
         elif key == "s" and self.picture is not None:
-            path = Path(time.strftime("screenshot_%Y%m%d_%H%M%S.png"))
+            path = Path(f"screenshot_{datetime.now():%Y%m%d_%H%M%S_%f}.png")
             write_picture(path, self.picture)
             tqdm.write(f"wrote {path}")
         if key and key in " pmh" and self.frame is not None:

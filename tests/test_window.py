@@ -114,8 +114,8 @@ class Demo:
         """Saves a screenshot with the program's own key; returns the picture."""
         before = set(self.folder.glob("screenshot_*.png"))
         while not (new := set(self.folder.glob("screenshot_*.png")) - before):
-            time.sleep(1.0)  # its name tells the second
             self.press("s")
+            time.sleep(1.0)
             assert self.process.poll() is None
         return cv2.imread(str(new.pop()))
 
@@ -172,6 +172,17 @@ def test_keys_change_what_is_shown(demo):
     assert difference[100:400].any() and not difference[440:].any()
     assert (with_help != without_bars).any(2)[350:, :200].mean() > 0.5
     assert program.quit(program.press, "q")[0] == 0
+
+
+def test_every_screenshot_has_a_file(demo, tmp_path):
+    program = demo()
+    program.press("space")
+    program.xdotool("key", "--delay", "150", *"ssssss")
+    code, out, err = program.quit(program.press, "q")
+    assert code == 0, err
+    written = [line.split()[-1] for line in out.splitlines() if line.startswith("wrote")]
+    assert len(written) > 2, "more than the second has"
+    assert sorted(written) == sorted(path.name for path in tmp_path.glob("screenshot_*.png"))
 
 
 def test_pause_holds_a_file_and_resume_loses_nothing(demo, tmp_path):
