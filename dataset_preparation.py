@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ferlab import cli
 from ferlab.contract import CLASS_NAMES, IMAGE_SIZE, MEAN, STD
-from ferlab.data import SPLITS, Split, gray_levels, save_split, split_path
+from ferlab.data import SPLITS, Split, gray_levels, save_splits, split_path
 from ferlab.files import UserError, require_writable, write_text
 from ferlab.pictures import Pictures, find_splits, list_files, read_split
 
@@ -187,8 +187,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 f"{args.source} has no such split, but {path} is there; choose another --data-dir"
             )
-    for name, split in splits.items():
-        save_split(split, split_path(args.data_dir, name))
+    save_splits(splits, args.data_dir)
     write_text(args.data_dir / "dataset.json", json.dumps(description, indent=2) + "\n")
     print(summary(description))
     other = args.data_dir != cli.DATA_DIR  # then its results must not go over the committed ones

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from ferlab import cli
-from ferlab.data import CLASS_NAMES, IMAGE_SIZE, Split, save_split, split_path
+from ferlab.data import CLASS_NAMES, IMAGE_SIZE, Split, save_splits
 from ferlab.files import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,8 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{args.script}, {args.threads} threads a process\n{'processes':>9} images/s    share")
     base = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        for name, count in (("train", args.faces), ("val", 70)):
-            save_split(random_split(count), split_path(folder, name))
+        save_splits({"train": random_split(args.faces), "val": random_split(70)}, folder)
         for number in args.processes:
             flags = ["--epochs", str(args.epochs), "--quiet", "--data-dir", folder]
             flags += ["--results-dir", str(Path(folder) / f"results_{number}")]

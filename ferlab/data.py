@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,26 +81,41 @@ def split_path(data_dir: str | os.PathLike, split: str) -> Path:
     return Path(data_dir) / f"{split}_data.pt"
 
 
-def save_split(split: Split, path: str | os.PathLike) -> None:
-    """Writes `split` to `path` as the data contract's dict; equal splits give equal bytes."""
-    content = {
-        "images": split.images.contiguous(),
-        "labels": split.labels.contiguous(),
-        "class_names": list(split.class_names),
-    }
-    save_tensors(content, path)
+def save_splits(splits: dict[str, Split], data_dir: str | os.PathLike) -> None:
+    """Writes each split to its file below `data_dir`, as the data contract's dict.
+
+    All are written before the first takes its place: a run that is killed leaves no splits of two
+    runs side by side, which could share faces. Equal splits give equal bytes.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    with ExitStack() as written:
+        for name, split in splits.items():
+            temporary = written.enter_context(atomic_path(split_path(data_dir, name)))
+            content = {
+                "images": split.images.contiguous(),
+                "labels": split.labels.contiguous(),
+                "class_names": list(split.class_names),
+            }
+            temporary.write_bytes(serialised(content))
 
 
 def save_tensors(content: dict, path: str | os.PathLike) -> None:
-    """Writes `content` with `torch.save`, atomically; the bytes don't depend on the file's name.
+    """Writes `content` as `serialised` to `path`, atomically.
 
     Raises:
         UserError: the file cannot be written.
     """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(serialised(content))
+
+
+def serialised(content: dict) -> memoryview:
+    """Returns what `torch.save` makes of `content`; the bytes don't depend on a file's name."""
     buffer = io.BytesIO()  # a full disk is then an OSError, not a RuntimeError of torch's writer
     torch.save(content, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:

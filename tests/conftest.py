@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ferlab.data import CLASS_NAMES, Split, save_split, split_path
+from ferlab.data import CLASS_NAMES, Split, save_splits
 from ferlab.sample_dataset import CENTRE_Y, HALF_SIDE, place
 from ferlab.sample_faces import draw_face, random_identity
 
@@ -70,8 +70,8 @@ def make_split(per_class: int, seed: int) -> Split:
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny train, val and test splits."""
     folder = tmp_path_factory.mktemp("processed_data")
-    for number, (name, per_class) in enumerate({"train": 40, "val": 10, "test": 10}.items()):
-        save_split(make_split(per_class, number), split_path(folder, name))
+    sizes = {"train": 40, "val": 10, "test": 10}
+    save_splits({name: make_split(n, seed) for seed, (name, n) in enumerate(sizes.items())}, folder)
     return folder
 
 

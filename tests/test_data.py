@@ -1,11 +1,14 @@
 """The data contract: preprocessing, split files, and what is refused."""
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from conftest import make_split
-from ferlab.data import CLASS_NAMES, load_split, save_split, split_path
+from ferlab.data import CLASS_NAMES, SPLITS, load_split, save_splits, split_path
 from ferlab.files import UserError
 from ferlab.preprocessing import preprocess
 
@@ -27,7 +30,7 @@ def test_preprocess_takes_colour_and_any_size_and_batches():
 
 def test_split_survives_the_disk(tmp_path):
     split = make_split(3, seed=1)
-    save_split(split, split_path(tmp_path, "val"))
+    save_splits({"val": split}, tmp_path)
     loaded = load_split(tmp_path, "val")
     assert torch.equal(loaded.images, split.images)
     assert torch.equal(loaded.labels, split.labels)
@@ -38,9 +41,25 @@ def test_split_survives_the_disk(tmp_path):
 
 
 def test_equal_splits_give_equal_bytes_whatever_the_name(tmp_path):
-    for name in ("a", "b_longer_name"):
-        save_split(make_split(2, seed=5), tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b_longer_name").read_bytes()
+    split = make_split(2, seed=5)
+    save_splits({"val": split, "train": split}, tmp_path)
+    first, second = (split_path(tmp_path, name).read_bytes() for name in ("val", "train"))
+    assert first == second
+
+
+def test_splits_of_two_runs_never_lie_side_by_side(tmp_path, monkeypatch):
+    save_splits({name: make_split(2, seed=0) for name in SPLITS}, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def disk_is_full(path, content):
+        if "test" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return path.open("wb").write(content)
+
+    monkeypatch.setattr(Path, "write_bytes", disk_is_full)
+    with pytest.raises(UserError, match=r"cannot write .*test_data\.pt: No space left"):
+        save_splits({name: make_split(2, seed=1) for name in SPLITS}, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_digest_changes_with_pixel_label_and_class():
@@ -97,7 +116,7 @@ def test_missing_damaged_and_foreign_files(tmp_path):
     path = tmp_path / "train_data.pt"
     with pytest.raises(UserError, match="missing; make it with: python dataset_preparation.py"):
         load_split(tmp_path, "train")
-    save_split(make_split(2, seed=0), path)
+    save_splits({"train": make_split(2, seed=0)}, tmp_path)
     whole = path.read_bytes()
     for content in (b"", b"hello", whole[: len(whole) // 2], np.zeros(99).tobytes()):
         path.write_bytes(content)

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, make_split, run_script
 from ferlab import distributed, trainer
 from ferlab.augment import Augmentation
-from ferlab.data import save_split, split_path
+from ferlab.data import save_splits
 from ferlab.files import UserError
 from ferlab.trainer import common_batch_size
 
@@ -38,8 +38,8 @@ def run(*command):
 def odd_data_dir(tmp_path_factory):
     """Splits whose sizes do not divide by two."""
     folder = tmp_path_factory.mktemp("odd")
-    for number, (name, per_class) in enumerate({"train": 41, "val": 11, "test": 11}.items()):
-        save_split(make_split(per_class, number), split_path(folder, name))
+    sizes = {"train": 41, "val": 11, "test": 11}
+    save_splits({name: make_split(n, seed) for seed, (name, n) in enumerate(sizes.items())}, folder)
     return folder
 
 

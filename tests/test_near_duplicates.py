@@ -6,7 +6,7 @@ import torch
 
 import softmax
 from conftest import ROOT, make_split, refused
-from ferlab.data import load_split, save_split, split_path
+from ferlab.data import SPLITS, load_split, save_splits
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import near_duplicates
@@ -36,11 +36,9 @@ def test_who_is_right_is_told_apart():
 def test_other_faces_than_the_results_are_refused(capsys, data_dir, tmp_path):
     args = ["--results-dir", tmp_path, "--epochs", 1, "--quiet", "--data-dir"]
     assert softmax.main([*map(str, args), str(data_dir)]) == 0
-    for name in ("train", "val", "test"):
-        split = load_split(data_dir, name)
-        if name == "val":
-            split.images[0] = 0
-        save_split(split, split_path(tmp_path, name))
+    splits = {name: load_split(data_dir, name) for name in SPLITS}
+    splits["val"].images[0] = 0
+    save_splits(splits, tmp_path)
     args = ["--results-dir", tmp_path, "--data-dir"]
     assert near_duplicates.main([*map(str, args), str(data_dir)]) == 0
     assert "softmax regression: with / without" in capsys.readouterr().out

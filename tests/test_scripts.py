@@ -18,7 +18,7 @@ import baseline
 import basic_nn
 import softmax
 from conftest import ROOT, assert_one_line_error, make_split, refused, run_script
-from ferlab.data import CLASS_NAMES, Split, load_split, save_split, split_path
+from ferlab.data import CLASS_NAMES, Split, load_split, save_splits, split_path
 from ferlab.reports import wrapped
 
 SCRIPTS = {
@@ -269,7 +269,7 @@ def test_weights_without_evaluate_train_nothing(capsys, results, data_dir, tmp_p
 def test_evaluate_on_other_classes(capsys, results, tmp_path):
     split = make_split(2, seed=0)
     names = ("anger", *CLASS_NAMES[1:])
-    save_split(Split(split.images, split.labels, names), split_path(tmp_path, "test"))
+    save_splits({"test": Split(split.images, split.labels, names)}, tmp_path)
     line = refused(
         capsys, softmax, "--evaluate", "--weights", results / "softmax_model.pth",
         "--data-dir", tmp_path, "--results-dir", tmp_path / "out",
@@ -291,7 +291,7 @@ def test_classes_that_differ_between_splits(capsys, data_dir, tmp_path, name):
     for split in ("train", "val"):
         shutil.copy(split_path(data_dir, split), tmp_path)
     test = make_split(2, seed=0)
-    save_split(Split(test.images, test.labels, tuple("abcdefg")), split_path(tmp_path, "test"))
+    save_splits({"test": Split(test.images, test.labels, tuple("abcdefg"))}, tmp_path)
     out = tmp_path / "results"
     line = refused(capsys, SCRIPTS[name], "--data-dir", tmp_path, "--results-dir", out)
     assert "test_data.pt has classes a, b" in line

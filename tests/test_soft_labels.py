@@ -12,7 +12,7 @@ import advanced_network
 import soft_labels
 from conftest import make_split, refused
 from ferlab.augment import Augmentation
-from ferlab.data import Split, load_split, rows_of_part, save_split, split_path
+from ferlab.data import Split, load_split, rows_of_part, save_splits
 from ferlab.distillation import load_soft_labels, save_soft_labels, soft_targets
 from ferlab.recipe import Recipe
 from ferlab.trainer import Trainer
@@ -76,8 +76,7 @@ def test_soft_labels_that_lie_ready(taught, data_dir, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     shutil.copytree(taught, tmp_path / "results")
     if not mine:
-        for number, name in enumerate(("train", "val")):
-            save_split(make_split(6, number), split_path(tmp_path, name))
+        save_splits({"train": make_split(6, 0), "val": make_split(6, 1)}, tmp_path)
     folders = ["--data-dir", str(data_dir if mine else tmp_path), "--results-dir", "student"]
     loud = [word for word in SMALL if word != "--quiet"]
     assert advanced_network.main([*folders, *loud, "--soft-labels", flag]) == 0
@@ -198,7 +197,7 @@ def test_one_half_alone_leaves_faces_without_a_teacher(capsys, halves, data_dir,
 
 
 def test_part_of_other_faces(capsys, halves, tmp_path):
-    save_split(make_split(6, 0), split_path(tmp_path, "train"))
+    save_splits({"train": make_split(6, 0)}, tmp_path)
     args = ["--data-dir", tmp_path, "--results-dir", tmp_path, "--weights", *halves]
     assert f"{halves[0]} left out a part of other faces" in refused(capsys, soft_labels, *args)
 
@@ -214,8 +213,7 @@ def test_no_such_part(capsys, part):
 
 
 def test_soft_labels_of_other_faces(capsys, taught, tmp_path):
-    for number, name in enumerate(("train", "val")):
-        save_split(make_split(6, number), split_path(tmp_path, name))
+    save_splits({"train": make_split(6, 0), "val": make_split(6, 1)}, tmp_path)
     path = taught / "advanced_soft_labels.pt"
     args = ["--data-dir", tmp_path, "--results-dir", tmp_path, "--soft-labels", path, *SMALL]
     line = refused(capsys, advanced_network, *args)
@@ -249,7 +247,7 @@ def test_no_teacher(capsys, data_dir, tmp_path):
 def test_teacher_of_other_classes(capsys, taught, tmp_path):
     split = make_split(6, 0)
     renamed = Split(split.images, split.labels, ("a", "b", "c", "d", "e", "f", "g"))
-    save_split(renamed, split_path(tmp_path, "train"))
+    save_splits({"train": renamed}, tmp_path)
     weights = taught / "advanced_model.pth"
     args = ["--data-dir", tmp_path, "--results-dir", tmp_path, "--weights", weights]
     assert "tells other classes apart" in refused(capsys, soft_labels, *args)
