@@ -38,8 +38,8 @@ def run(*command):
 def odd_data_dir(tmp_path_factory):
     """Splits whose sizes do not divide by two."""
     folder = tmp_path_factory.mktemp("odd")
-    sizes = {"train": 41, "val": 11, "test": 11}
-    save_splits({name: make_split(n, seed) for seed, (name, n) in enumerate(sizes.items())}, folder)
+    splits = {"train": make_split(41, 0), "val": make_split(11, 1), "test": make_split(11, 2)}
+    save_splits(splits, folder)
     return folder
 
 
