@@ -7,8 +7,8 @@ The preset trains until it reaches the target. Then the same network trains for 
 (times `--patience`) the way tutorials write it: float32, torchvision's ImageFolder and transforms
 on the CPU, a DataLoader with two workers, SGD with a cosine schedule that ends with the time. Only
 training is timed, not validation. The share of the machine is the rate of the network's own
-operations, forward and backward, over the rate of a large matrix product in bfloat16 and in
-float32, measured in the same run.
+operations, forward and backward, over the rate of a large matrix product in the same number format,
+measured in the same run.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from ferlab import cli, stage
 from ferlab.data import IMAGE_SIZE, Split
 from ferlab.evaluation import predict_logits
 from ferlab.pictures import find_splits
-from ferlab.runtime import choose_device, describe_machine, precision_name
+from ferlab.runtime import choose_device, choose_precision, describe_machine, precision_name
 from ferlab.trainer import Trainer
 
 
@@ -157,7 +157,8 @@ def main(argv: list[str] | None = None) -> int:
     find_splits(flags.source)  # so that a fault shows before the work
 
     device = choose_device(flags.device)
-    rates = {dtype: product_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    formats = dict.fromkeys((torch.float32, choose_precision(flags.precision, device)))
+    rates = {dtype: product_rate(device, dtype) for dtype in formats}
     print(f"{describe_machine(device)['device_name']}, matrix product:", end=" ")
     print(", ".join(f"{rate / 1e9:,.0f} GFLOP/s {str(d)[6:]}" for d, rate in rates.items()))
     sides = {f"preset {flags.preset}": run_preset(flags, splits, flags.target)}

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ferlab.data import IMAGE_SIZE
 
 REST_LR = 2.0  # SGD's learning rate beside Muon's
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3, x^5
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Recipe:
         frozen_epochs: epochs, the first ones, in which only the new layers of a pretrained network
             learn; they have a schedule of their own.
         frozen_lr: peak learning rate in those.
-        precision: "float32" or "bfloat16", of the forward and backward pass.
+        precision: "float32" or "bfloat16", of the forward and backward pass and of Newton-Schulz.
         seed: of weights, order, augmentation and dropout.
     """
 
@@ -88,26 +89,67 @@ class Recipe:
     seed: int = 0
 
 
-class FilterMuon(torch.optim.Muon):
+class FilterMuon(torch.optim.Optimizer):
     """Muon for convolutions: each filter bank is updated as one matrix `(outputs, rest)`.
 
     Muon makes every step orthogonal, so that all directions of a layer learn equally fast
-    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). The updates are those of
+    `torch.optim.Muon`, which computes them in bfloat16 on any machine; a CPU without instructions
+    for it then spends more time on them than on the network.
 
     Args:
         banks: weights `(outputs, inputs, height, width)` in channels_last memory.
-        options: of `torch.optim.Muon`.
+        lr: learning rate.
+        weight_decay: decoupled, times the learning rate.
+        ns_steps: of Newton-Schulz.
+        dtype: in which these are computed.
+        momentum: of Nesterov's kind.
     """
 
-    def __init__(self, banks: list[nn.Parameter], **options: float):
-        self.banks = banks
-        super().__init__([nn.Parameter(_as_matrix(bank.data)) for bank in banks], **options)
+    def __init__(
+        self,
+        banks: list[nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        ns_steps: int,
+        dtype: torch.dtype,
+        momentum: float = 0.95,
+    ):
+        self.dtype = dtype
+        options = {"weight_decay": weight_decay, "ns_steps": ns_steps, "momentum": momentum}
+        super().__init__(banks, {"lr": lr, **options})
 
-    def step(self, closure: Callable | None = None) -> torch.Tensor | None:
-        """Updates the banks, whose memory the matrices share."""
-        for bank, matrix in zip(self.banks, self.param_groups[0]["params"], strict=True):
-            matrix.grad = _as_matrix(bank.grad)
-        return super().step(closure)
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Updates the banks that have a gradient."""
+        for group in self.param_groups:
+            for bank in group["params"]:
+                if bank.grad is None:
+                    continue
+                matrix, gradient = _as_matrix(bank), _as_matrix(bank.grad)
+                if "momentum_buffer" not in self.state[bank]:
+                    self.state[bank]["momentum_buffer"] = torch.zeros_like(matrix)
+                average = self.state[bank]["momentum_buffer"]
+                average.lerp_(gradient, 1 - group["momentum"])
+                update = gradient.lerp(average, group["momentum"]).to(self.dtype)
+                update = orthogonal(update, group["ns_steps"])
+                scale = math.sqrt(max(1, matrix.shape[0] / matrix.shape[1]))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-group["lr"] * scale)
+
+
+def orthogonal(matrix: torch.Tensor, steps: int) -> torch.Tensor:
+    """Brings the singular values of `matrix`, `(M, N)`, near to 1, by steps of Newton-Schulz.
+
+    Five bring all but the least of them to 0.68 to 1.21 (quintic and coefficients: Jordan et al.).
+    """
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    wide = wide / wide.norm().clamp(min=1e-7)  # no singular value is above 1
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 
 def _as_matrix(bank: torch.Tensor) -> torch.Tensor:
@@ -130,8 +172,8 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
                 banks,
                 lr=recipe.lr,
                 weight_decay=recipe.weight_decay,
-                momentum=0.95,
                 ns_steps=recipe.muon_steps,
+                dtype=getattr(torch, recipe.precision),
             ),
             torch.optim.SGD(rest, lr=REST_LR * recipe.lr, momentum=0.9, nesterov=True),
         ]

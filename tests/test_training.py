@@ -1,6 +1,7 @@
 """The training loop: learns, resumes bit for bit, stops on bad loss, keeps what is best."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ferlab import training
 from ferlab.checkpoint import load_checkpoint, save_checkpoint
 from ferlab.files import UserError
 from ferlab.recipe import (
+    FilterMuon,
     Recipe,
     averaging_decay,
     build_optimizers,
@@ -352,14 +354,19 @@ def test_fewer_images_than_a_batch_train_in_one_step():
     assert math.isfinite(trainer.optimizers[0].param_groups[0]["lr"])
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("steps", [2, 5])
-def test_muon_makes_the_steps_of_filters_orthogonal(steps):
+def test_muon_makes_the_steps_of_filters_orthogonal(steps, precision):
     model = network().to(memory_format=torch.channels_last)
     bank = model[3].weight
     before = bank.detach().clone()
-    recipe = change(optimizer="muon", weight_decay=0.0, lr=0.1, muon_steps=steps)
+    recipe = change(
+        optimizer="muon", weight_decay=0.0, lr=0.1, muon_steps=steps, precision=precision
+    )
     muon, sgd = build_optimizers(model, recipe)
-    assert muon.banks == [bank], "the first convolution has one input channel: SGD's"
+    assert muon.param_groups[0]["params"] == [bank], (
+        "the first convolution has one input channel: SGD's"
+    )
     updated = len(muon.param_groups[0]["params"]) + len(sgd.param_groups[0]["params"])
     assert updated == len(list(model.parameters()))
     model(TRAIN.images[:32]).square().sum().backward()
@@ -368,6 +375,35 @@ def test_muon_makes_the_steps_of_filters_orthogonal(steps):
     singular = torch.linalg.svdvals(change_of_bank) / 0.1
     near = singular.min() > 0.5 and singular.max() < 1.5
     assert near == (steps == 5), "five of Newton-Schulz's steps come near to 1, two do not"
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 3, 3), (32, 4, 1, 1)])
+def test_muon_is_torchs_in_bfloat16_and_near_it_in_float32(shape):
+    torch.manual_seed(0)
+    options = {"lr": 0.05, "weight_decay": 0.05, "momentum": 0.95, "ns_steps": 5}
+    weights = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    matrix = nn.Parameter(weights.permute(0, 2, 3, 1).flatten(1).clone())
+    torchs = torch.optim.Muon([matrix], **options)
+    banks, ours = {}, {}
+    for dtype in (torch.bfloat16, torch.float32):
+        banks[dtype] = nn.Parameter(weights.clone(memory_format=torch.preserve_format))
+        ours[dtype] = FilterMuon([banks[dtype]], dtype=dtype, **options)
+    for number in range(4):
+        if number == 2:  # a checkpoint of torch's can be taken up
+            for optimizer in ours.values():
+                optimizer.load_state_dict(deepcopy(torchs.state_dict()))
+        gradient = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        matrix.grad = gradient.permute(0, 2, 3, 1).flatten(1).clone()
+        torchs.step()
+        for dtype, optimizer in ours.items():
+            banks[dtype].grad = gradient.clone()
+            optimizer.step()
+    begun = weights.permute(0, 2, 3, 1).flatten(1)
+    moved = {d: b.detach().permute(0, 2, 3, 1).flatten(1) - begun for d, b in banks.items()}
+    expected = matrix.detach() - begun
+    assert torch.equal(moved[torch.bfloat16], expected)
+    difference = (moved[torch.float32] - expected).norm() / expected.norm()
+    assert 0 < difference < 0.03, "bfloat16 has three digits"
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.5, 0.0), (0.0, 1.0), (0.5, 1.0)])
