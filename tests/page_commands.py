@@ -12,6 +12,8 @@ import pytest
 
 from conftest import ROOT, write_pictures
 
+LIMIT = 1500  # seconds for all of a page's commands: on slow cores each takes a dozen
+
 
 def commands(page):
     """Returns the lines of the code blocks of a page, such as "README.md"."""

@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import ROOT
-from page_commands import commands, run_in_order, workplace
+from page_commands import LIMIT, commands, run_in_order, workplace
 
 FIRST = [  # of the README's, what the pages build on
     "python download_dataset.py",
@@ -14,6 +14,7 @@ FIRST = [  # of the README's, what the pages build on
 PAGES = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
 
 
+@pytest.mark.timeout(LIMIT)
 @pytest.mark.parametrize("page", PAGES)
 def test_python_commands_run_in_order(tmp_path, page):
     workplace(tmp_path)

@@ -8,12 +8,13 @@ import subprocess
 import pytest
 
 from conftest import ROOT
-from page_commands import commands, run_in_order, workplace
+from page_commands import LIMIT, commands, run_in_order, workplace
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODELS = ("baseline", "softmax", "basic_nn", "advanced")
 
 
+@pytest.mark.timeout(LIMIT)
 def test_python_commands_run_in_order(tmp_path):
     workplace(tmp_path)
     assert run_in_order(commands("README.md"), tmp_path) >= 15
