@@ -120,7 +120,7 @@ class FilterMuon(torch.optim.Optimizer):
         super().__init__(banks, {"lr": lr, **options})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         """Updates the banks that have a gradient."""
         for group in self.param_groups:
             for bank in group["params"]:
@@ -143,13 +143,15 @@ def orthogonal(matrix: torch.Tensor, steps: int) -> torch.Tensor:
 
     Five bring all but the least of them to 0.68 to 1.21 (quintic and coefficients: Jordan et al.).
     """
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonal(matrix.T, steps).T  # the products are of the shorter side
     a, b, c = NEWTON_SCHULZ
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    wide = wide / wide.norm().clamp(min=1e-7)  # no singular value is above 1
+    matrix = matrix / matrix.norm().clamp(min=1e-7)  # no singular value is above 1
     for _ in range(steps):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+        gram = matrix @ matrix.T
+        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        matrix = torch.addmm(matrix, polynomial, matrix, beta=a)
+    return matrix
 
 
 def _as_matrix(bank: torch.Tensor) -> torch.Tensor:

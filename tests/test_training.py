@@ -379,10 +379,13 @@ def test_muon_makes_the_steps_of_filters_orthogonal(steps, precision):
 
 @pytest.mark.parametrize("shape", [(16, 8, 3, 3), (32, 4, 1, 1)])
 def test_muon_is_torchs_in_bfloat16_and_near_it_in_float32(shape):
+    def as_matrix(bank):
+        return bank.detach().permute(0, 2, 3, 1).flatten(1).clone()
+
     torch.manual_seed(0)
     options = {"lr": 0.05, "weight_decay": 0.05, "momentum": 0.95, "ns_steps": 5}
     weights = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    matrix = nn.Parameter(weights.permute(0, 2, 3, 1).flatten(1).clone())
+    matrix = nn.Parameter(as_matrix(weights))
     torchs = torch.optim.Muon([matrix], **options)
     banks, ours = {}, {}
     for dtype in (torch.bfloat16, torch.float32):
@@ -393,14 +396,13 @@ def test_muon_is_torchs_in_bfloat16_and_near_it_in_float32(shape):
             for optimizer in ours.values():
                 optimizer.load_state_dict(deepcopy(torchs.state_dict()))
         gradient = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-        matrix.grad = gradient.permute(0, 2, 3, 1).flatten(1).clone()
+        matrix.grad = as_matrix(gradient)
         torchs.step()
         for dtype, optimizer in ours.items():
             banks[dtype].grad = gradient.clone()
             optimizer.step()
-    begun = weights.permute(0, 2, 3, 1).flatten(1)
-    moved = {d: b.detach().permute(0, 2, 3, 1).flatten(1) - begun for d, b in banks.items()}
-    expected = matrix.detach() - begun
+    moved = {dtype: as_matrix(bank - weights) for dtype, bank in banks.items()}
+    expected = matrix.detach() - as_matrix(weights)
     assert torch.equal(moved[torch.bfloat16], expected)
     difference = (moved[torch.float32] - expected).norm() / expected.norm()
     assert 0 < difference < 0.03, "bfloat16 has three digits"
