@@ -29,10 +29,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ferlab import cli, stage
-from ferlab.augment import Augmentation
-from ferlab.data import IMAGE_SIZE, load_split
-from ferlab.distillation import are_of, soft_labels_path
+from ferlab.data.augmentation import Augmentation
+from ferlab.data.splits import IMAGE_SIZE, load_split
 from ferlab.files import UserError
+from ferlab.training.distillation import are_of, soft_labels_path
 
 AUGMENTATION = Augmentation(
     flip=True, rotation=10, translation=0.1, scale=0.1, brightness=0.1, contrast=0.2

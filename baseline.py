@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from ferlab import cli, stage
-from ferlab.checkpoint import save_model
 from ferlab.files import require_writable
-from ferlab.runtime import choose_device, describe_machine
+from ferlab.training.checkpoint import save_model
+from ferlab.training.device import choose_device, describe_machine
 
 
 class MajorityClass(nn.Module):

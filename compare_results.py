@@ -34,10 +34,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ferlab import cli
-from ferlab.files import UserError, write_text
-from ferlab.plots import plot_comparison
-from ferlab.reports import wrapped
-from ferlab.runs import (
+from ferlab.evaluation.plots import plot_comparison
+from ferlab.evaluation.reports import wrapped
+from ferlab.evaluation.runs import (
     Run,
     common_split,
     difference,
@@ -45,6 +44,7 @@ from ferlab.runs import (
     read_right,
     require_same_data,
 )
+from ferlab.files import UserError, write_text
 
 HOW_TO_READ = (
     "How to read: only images that one of the two models alone gets right count. Were both equally "

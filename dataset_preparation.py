@@ -20,10 +20,10 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 from ferlab import cli
-from ferlab.contract import CLASS_NAMES, IMAGE_SIZE, MEAN, STD
-from ferlab.data import SPLITS, Split, gray_levels, save_splits, split_path
+from ferlab.constants import CLASS_NAMES, IMAGE_SIZE, MEAN, STD
+from ferlab.data.images import Pictures, find_splits, list_files, read_split
+from ferlab.data.splits import SPLITS, Split, gray_levels, save_splits, split_path
 from ferlab.files import UserError, require_writable, write_text
-from ferlab.pictures import Pictures, find_splits, list_files, read_split
 
 VAL_SHARE_OF_TRAIN = 0.1  # where the dataset has no validation folder
 TEST_SHARE_OF_VAL = 0.5  # where the dataset has no test folder

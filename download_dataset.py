@@ -178,7 +178,7 @@ def replace_folder(new: Path, target: Path) -> None:
 
 def draw_sample(target: Path) -> None:
     """Draws the sample dataset and its clip to the folder `target`."""
-    from ferlab.sample_dataset import write_sample_clip, write_sample_dataset
+    from ferlab.sample.dataset import write_sample_clip, write_sample_dataset
 
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -21,13 +21,14 @@ from torch import nn
 from advanced_network import CNN
 from basic_nn import MLP
 from ferlab import cli, stage
-from ferlab.checkpoint import load_model
-from ferlab.contract import IMAGE_SIZE
-from ferlab.data import Split, available_splits, load_tensors
-from ferlab.evaluation import BATCH, predict_views
+from ferlab.constants import IMAGE_SIZE
+from ferlab.data.splits import Split, available_splits, load_tensors
+from ferlab.evaluation.metrics import BATCH
+from ferlab.export import describe, require_packages, to_int8, to_onnx
 from ferlab.files import UserError, atomic_path
-from ferlab.onnx_export import describe, require_packages, to_int8, to_onnx
-from ferlab.onnx_model import with_onnxruntime
+from ferlab.live.onnx_model import with_onnxruntime
+from ferlab.training.checkpoint import load_model
+from ferlab.training.prediction import predict_views
 from softmax import SoftmaxRegression
 from transfer_learning import TransferNetwork
 

@@ -28,16 +28,16 @@ os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 from ferlab import cli
-from ferlab.faces import HaarDetector, YuNetDetector
 from ferlab.files import UserError
-from ferlab.live import LiveRun
-from ferlab.onnx_model import OnnxClassifier
-from ferlab.pipeline import Pipeline, share_cores
-from ferlab.sources import open_source
-from ferlab.window import Window
+from ferlab.live.app import LiveRun
+from ferlab.live.detection import HaarDetector, YuNetDetector
+from ferlab.live.onnx_model import OnnxClassifier
+from ferlab.live.pipeline import Pipeline, share_cores
+from ferlab.live.sources import open_source
+from ferlab.live.window import Window
 
 if TYPE_CHECKING:
-    from ferlab.classifier import Classifier
+    from ferlab.live.classifier import Classifier
 
 
 def size(text: str) -> tuple[int, int]:
@@ -98,7 +98,7 @@ def open_classifier(args: argparse.Namespace, threads: int) -> "Classifier | Onn
         return classifier
     try:
         from advanced_network import CNN
-        from ferlab.classifier import Classifier
+        from ferlab.live.classifier import Classifier
     except ModuleNotFoundError as error:
         raise UserError(
             f"{args.weights} needs {error.name}; install it with: pip install -r requirements.txt, "

@@ -25,13 +25,14 @@ from torch import nn
 from tqdm import tqdm
 
 from advanced_network import CNN
-from ferlab import cli, distillation
-from ferlab.augment import Augmentation
-from ferlab.checkpoint import load_model
-from ferlab.data import Split, load_split, rows_of_part
-from ferlab.evaluation import batch_of
+from ferlab import cli
+from ferlab.data.augmentation import Augmentation
+from ferlab.data.splits import Split, load_split, rows_of_part
 from ferlab.files import UserError, require_writable
-from ferlab.runtime import autocast, choose_device, choose_precision
+from ferlab.training import distillation
+from ferlab.training.checkpoint import load_model
+from ferlab.training.device import autocast, choose_device, choose_precision
+from ferlab.training.prediction import batch_of
 
 VIEWS = 8  # of each face
 

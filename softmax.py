@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from ferlab import cli, stage
-from ferlab.augment import Augmentation
-from ferlab.data import IMAGE_SIZE
+from ferlab.data.augmentation import Augmentation
+from ferlab.data.splits import IMAGE_SIZE
 
 
 class SoftmaxRegression(nn.Module):

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
 
 from ferlab import cli, stage
-from ferlab.augment import Augmentation
-from ferlab.data import IMAGE_SIZE, load_tensors
+from ferlab.data.augmentation import Augmentation
+from ferlab.data.splits import IMAGE_SIZE, load_tensors
 from ferlab.files import UserError
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2")

@@ -30,12 +30,12 @@ import torch
 from tqdm import tqdm
 
 from ferlab import cli, stage
-from ferlab.checkpoint import script_of
-from ferlab.data import Split
+from ferlab.data.splits import Split
 from ferlab.files import UserError
-from ferlab.runtime import choose_device, describe_machine, precision_name
 from ferlab.search_space import Between, Choice, Space, Times, flags_of
-from ferlab.trainer import Trainer
+from ferlab.training.checkpoint import script_of
+from ferlab.training.device import choose_device, describe_machine, precision_name
+from ferlab.training.trainer import Trainer
 
 try:
     from optuna import TrialPruned

@@ -34,14 +34,14 @@ from torch.nn import functional as F
 
 import advanced_network
 from ferlab import cli, stage
-from ferlab.augment import Augmentation
-from ferlab.data import Split
-from ferlab.distillation import save_soft_labels, soft_labels_path
-from ferlab.evaluation import predict_views
+from ferlab.data.augmentation import Augmentation
+from ferlab.data.splits import Split
+from ferlab.evaluation.reports import wrapped
 from ferlab.files import UserError, write_text
-from ferlab.reports import wrapped
-from ferlab.runtime import choose_device, choose_precision, describe_machine, precision_name
-from ferlab.trainer import Trainer
+from ferlab.training.device import choose_device, choose_precision, describe_machine, precision_name
+from ferlab.training.distillation import save_soft_labels, soft_labels_path
+from ferlab.training.prediction import predict_views
+from ferlab.training.trainer import Trainer
 from soft_labels import VIEWS, mean_probs
 
 SOFT_LABELS = "--soft-labels {soft_labels}"

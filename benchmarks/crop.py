@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from advanced_network import CNN
 from ferlab import cli
-from ferlab.classifier import Classifier
-from ferlab.data import gray_levels, load_split
-from ferlab.faces import HaarDetector, cut_out, load_cascade
+from ferlab.data.splits import gray_levels, load_split
 from ferlab.files import UserError
+from ferlab.live.classifier import Classifier
+from ferlab.live.detection import HaarDetector, cut_out, load_cascade
 
 MARGINS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
 ZOOM, PADDING = 4, 48  # a face that fills a picture is found only with something around it

@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from advanced_network import CNN
 from ferlab import cli
-from ferlab.checkpoint import load_model
-from ferlab.classifier import Classifier
-from ferlab.data import load_split
-from ferlab.onnx_export import describe, require_packages, to_int8, to_onnx
-from ferlab.onnx_model import Network, with_onnxruntime, with_opencv
-from ferlab.pipeline import share_cores
+from ferlab.data.splits import load_split
+from ferlab.export import describe, require_packages, to_int8, to_onnx
+from ferlab.live.classifier import Classifier
+from ferlab.live.onnx_model import Network, with_onnxruntime, with_opencv
+from ferlab.live.pipeline import share_cores
+from ferlab.training.checkpoint import load_model
 
 BATCHES = (1, 8)
 """How many faces a pass: one, and many before one camera."""

@@ -24,10 +24,10 @@ import torch
 import advanced_network
 from benchmarks.scaling import random_split
 from ferlab import cli, stage
-from ferlab.data import CLASS_NAMES
+from ferlab.data.splits import CLASS_NAMES
 from ferlab.files import UserError
-from ferlab.runtime import keep_freed_memory, precision_name
-from ferlab.trainer import Trainer
+from ferlab.training.device import keep_freed_memory, precision_name
+from ferlab.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

@@ -30,15 +30,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from advanced_network import CNN
 from benchmarks.webcam import RATE, BufferedCamera, Onlooker
 from ferlab import cli
-from ferlab.checkpoint import load_model
-from ferlab.classifier import Classifier, as_input
-from ferlab.faces import HaarDetector, cut_out
 from ferlab.files import UserError
-from ferlab.frames import FileSource, LiveSource
-from ferlab.live import LiveRun
-from ferlab.pipeline import STAGES, Pipeline, share_cores
-from ferlab.sample_dataset import write_sample_clip
-from ferlab.sources import open_video
+from ferlab.live.app import LiveRun
+from ferlab.live.classifier import Classifier, as_input
+from ferlab.live.detection import HaarDetector, cut_out
+from ferlab.live.frames import FileSource, LiveSource
+from ferlab.live.pipeline import STAGES, Pipeline, share_cores
+from ferlab.live.sources import open_video
+from ferlab.sample.dataset import write_sample_clip
+from ferlab.training.checkpoint import load_model
 from live_inference import make_parser, size
 
 THREADS = torch.get_num_threads()

@@ -19,8 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from ferlab import cli, stage
+from ferlab.evaluation.runs import Run, read_folder, read_right
 from ferlab.files import UserError
-from ferlab.runs import Run, read_folder, read_right
 
 THRESHOLDS = (0.99, 0.95, 0.9, 0.8)
 CHUNK = 4096  # train faces at a time: 60 MB of correlations with 3,600 others

@@ -23,7 +23,7 @@ from torchvision.datasets import ImageFolder
 
 from dataset_preparation import prepare
 from ferlab import cli
-from ferlab.pictures import find_splits
+from ferlab.data.images import find_splits
 
 
 def plain_loop(source: Path, workers: int) -> torch.Tensor:

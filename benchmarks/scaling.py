@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from ferlab import cli
-from ferlab.data import CLASS_NAMES, IMAGE_SIZE, Split, save_splits
+from ferlab.data.splits import CLASS_NAMES, IMAGE_SIZE, Split, save_splits
 from ferlab.files import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

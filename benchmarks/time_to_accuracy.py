@@ -30,11 +30,11 @@ from tqdm import tqdm
 
 import advanced_network
 from ferlab import cli, stage
-from ferlab.data import IMAGE_SIZE, Split
-from ferlab.evaluation import predict_logits
-from ferlab.pictures import find_splits
-from ferlab.runtime import choose_device, choose_precision, describe_machine, precision_name
-from ferlab.trainer import Trainer
+from ferlab.data.images import find_splits
+from ferlab.data.splits import IMAGE_SIZE, Split
+from ferlab.training.device import choose_device, choose_precision, describe_machine, precision_name
+from ferlab.training.prediction import predict_logits
+from ferlab.training.trainer import Trainer
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, side: int = 4096) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ferlab.live import LiveRun
+    from ferlab.live.app import LiveRun
 
 RATE, BUFFER = 30.0, 4  # frames a second, and how many a camera keeps for a slow reader
 

@@ -10,23 +10,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ferlab import reports
-from ferlab.augment import Augmentation
-from ferlab.calibration import calibration_error, fit_temperature
-from ferlab.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.cli import RESULTS_DIR
-from ferlab.data import SPLITS, Split, available_splits, load_split, split_path
-from ferlab.distributed import from_first, process_group, rank, world_size
-from ferlab.evaluation import evaluate, predict_members, predict_views
+from ferlab.data.augmentation import Augmentation
+from ferlab.data.splits import SPLITS, Split, available_splits, load_split, split_path
+from ferlab.evaluation import reports
+from ferlab.evaluation.calibration import calibration_error, fit_temperature
+from ferlab.evaluation.metrics import evaluate, predict_members
 from ferlab.files import UserError, require_writable
-from ferlab.recipe import Recipe
-from ferlab.runtime import (
+from ferlab.training.checkpoint import load_checkpoint, load_model, parameter_count, save_model
+from ferlab.training.device import (
     choose_device,
     describe_machine,
     precision_name,
     seed_everything,
 )
-from ferlab.training import fit
+from ferlab.training.distributed import from_first, process_group, rank, world_size
+from ferlab.training.fit import fit
+from ferlab.training.prediction import predict_views
+from ferlab.training.recipe import Recipe
 
 Build = Callable[..., nn.Module]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
+from ferlab.evaluation.plots import plot_tuning
+from ferlab.evaluation.reports import wrapped
 from ferlab.files import atomic_path, write_text
-from ferlab.plots import plot_tuning
-from ferlab.reports import wrapped
 from ferlab.search_space import flags_of, text_of
 
 SHOWN = 10  # trials in the table of the text

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ferlab.data import CLASS_NAMES, Split, save_splits
-from ferlab.sample_dataset import CENTRE_Y, HALF_SIDE, place
-from ferlab.sample_faces import draw_face, random_identity
+from ferlab.data.splits import CLASS_NAMES, Split, save_splits
+from ferlab.sample.dataset import CENTRE_Y, HALF_SIDE, place
+from ferlab.sample.faces import draw_face, random_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_ARCHIVE = ROOT.parent / "shared" / "data" / "face-expression-recognition-dataset.zip"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from conftest import ROOT
-from ferlab.data import Split, load_split
-from ferlab.distillation import load_soft_labels, soft_labels_path
+from ferlab.data.splits import Split, load_split
 from ferlab.files import UserError
+from ferlab.training.distillation import load_soft_labels, soft_labels_path
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import ablation

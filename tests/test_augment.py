@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ferlab.augment import Augmentation
+from ferlab.data.augmentation import Augmentation
 
 FACES = torch.rand(64, 1, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
 ALL = Augmentation(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ferlab.calibration import calibration_error, fit_temperature
+from ferlab.evaluation.calibration import calibration_error, fit_temperature
 
 
 def honest(count=20_000, seed=0):

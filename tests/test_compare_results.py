@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import compare_results
-from ferlab.data import CLASS_NAMES
-from ferlab.evaluation import evaluate
+from ferlab.data.splits import CLASS_NAMES
+from ferlab.evaluation.metrics import evaluate
 
 TITLES = {"baseline": "majority class", "softmax": "softmax regression", "basic_nn": "MLP"}
 N = 60

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from conftest import make_split
-from ferlab.data import CLASS_NAMES, SPLITS, load_split, save_splits, split_path
+from ferlab.data.preprocessing import preprocess
+from ferlab.data.splits import CLASS_NAMES, SPLITS, load_split, save_splits, split_path
 from ferlab.files import UserError
-from ferlab.preprocessing import preprocess
 
 
 def test_preprocess_maps_grey_levels_to_minus_one_to_one():

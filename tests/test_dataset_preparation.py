@@ -10,8 +10,8 @@ from PIL import Image
 
 import dataset_preparation
 from conftest import run_script, striped_face, write_pictures
-from ferlab.data import CLASS_NAMES, load_split
-from ferlab.preprocessing import preprocess
+from ferlab.data.preprocessing import preprocess
+from ferlab.data.splits import CLASS_NAMES, load_split
 
 
 @pytest.fixture

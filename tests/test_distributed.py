@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from conftest import ROOT, make_split, run_script
-from ferlab import distributed, trainer
-from ferlab.augment import Augmentation
-from ferlab.data import save_splits
+from ferlab.data.augmentation import Augmentation
+from ferlab.data.splits import save_splits
 from ferlab.files import UserError
-from ferlab.trainer import common_batch_size
+from ferlab.training import distributed, trainer
+from ferlab.training.trainer import common_batch_size
 
 CNN = [
     "--widths", "8", "16", "--blocks", "1", "--head-dropout", "0", "--mixup", "0",

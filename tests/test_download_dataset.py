@@ -16,7 +16,7 @@ import pytest
 
 import download_dataset
 from conftest import ROOT, assert_one_line_error
-from ferlab.data import CLASS_NAMES
+from ferlab.data.splits import CLASS_NAMES
 
 NAME = download_dataset.NAME
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from ferlab.evaluation import bootstrap_macro_f1, evaluate, predict_logits
+from ferlab.evaluation.metrics import bootstrap_macro_f1, evaluate
+from ferlab.training.prediction import predict_logits
 
 NAMES = ("a", "b", "c")
 

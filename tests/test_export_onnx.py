@@ -17,12 +17,12 @@ from advanced_network import CNN
 from baseline import MajorityClass
 from basic_nn import MLP
 from conftest import ROOT, assert_one_line_error, drawn_frame, run_script
-from ferlab import onnx_model
-from ferlab.checkpoint import load_model, save_model
-from ferlab.classifier import Classifier, as_input
-from ferlab.data import CLASS_NAMES, load_split
+from ferlab.data.splits import CLASS_NAMES, load_split
 from ferlab.files import UserError
-from ferlab.onnx_model import OnnxClassifier, best_runtime, read_metadata
+from ferlab.live import onnx_model
+from ferlab.live.classifier import Classifier, as_input
+from ferlab.live.onnx_model import OnnxClassifier, best_runtime, read_metadata
+from ferlab.training.checkpoint import load_model, save_model
 from softmax import SoftmaxRegression
 from transfer_learning import TransferNetwork
 
@@ -277,7 +277,7 @@ def test_the_live_program_without_torch(weights, exported, tmp_path, missing):
 
 
 def test_the_drawn_clip_needs_no_torch():
-    code = "import sys; sys.modules['torch'] = None; import ferlab.sample_dataset"
+    code = "import sys; sys.modules['torch'] = None; import ferlab.sample.dataset"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 

@@ -7,9 +7,12 @@ import torch
 from PIL import Image
 
 from conftest import drawn_frame
-from ferlab import faces
-from ferlab.classifier import as_input
-from ferlab.faces import (
+from ferlab.data.images import read_pixels
+from ferlab.data.preprocessing import preprocess
+from ferlab.files import UserError
+from ferlab.live import detection as faces
+from ferlab.live.classifier import as_input
+from ferlab.live.detection import (
     HaarDetector,
     NearSearch,
     YuNetDetector,
@@ -18,9 +21,6 @@ from ferlab.faces import (
     overlap,
     squared,
 )
-from ferlab.files import UserError
-from ferlab.pictures import read_pixels
-from ferlab.preprocessing import preprocess
 
 
 def gray_of(frame):

@@ -17,9 +17,9 @@ from test_sources import FakeCamera
 import live_inference
 from advanced_network import CNN
 from conftest import ROOT, assert_one_line_error, drawn_frame, run_script
-from ferlab import frames, sources
-from ferlab.classifier import Classifier, PackedConvolution, as_input
-from ferlab.data import CLASS_NAMES
+from ferlab.data.splits import CLASS_NAMES
+from ferlab.live import frames, sources
+from ferlab.live.classifier import Classifier, PackedConvolution, as_input
 
 MEDIA = ROOT.parent / "shared" / "media"
 
@@ -35,7 +35,7 @@ def media():
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     """A folder with the drawn clip, its truth, and a CNN trained on other drawn people."""
-    from ferlab.sample_dataset import write_sample_clip, write_sample_dataset
+    from ferlab.sample.dataset import write_sample_clip, write_sample_dataset
 
     folder = tmp_path_factory.mktemp("sample")
     write_sample_dataset(folder / "pictures", {"train": 1600, "validation": 400}, quiet=True)

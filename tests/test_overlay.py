@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ferlab import overlay
-from ferlab.data import CLASS_NAMES
-from ferlab.faces import overlap
-from ferlab.overlay import GREY, PALETTE, draw, label_of
-from ferlab.tracking import Face
+from ferlab.data.splits import CLASS_NAMES
+from ferlab.live import overlay
+from ferlab.live.detection import overlap
+from ferlab.live.overlay import GREY, PALETTE, draw, label_of
+from ferlab.live.tracking import Face
 
 
 def face(number, box, best="happy", share=0.9):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT
+from ferlab.evaluation.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_errors
 from ferlab.files import UserError
-from ferlab.plots import plot_comparison, plot_confusion_matrix, plot_curves, plot_errors
 
 NAMES = ["angry", "disgust", "happy"]
 MATRIX = np.array([[5, 1, 2], [0, 0, 0], [1, 0, 1234]])
@@ -141,7 +141,7 @@ import sys
 import matplotlib, numpy
 settings = lambda: {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != "backend"}
 before = settings()
-from ferlab.plots import plot_confusion_matrix
+from ferlab.evaluation.plots import plot_confusion_matrix
 plot_confusion_matrix(sys.argv[1], "title", numpy.eye(2, dtype=int), ["a", "b"])
 assert "matplotlib.pyplot" not in sys.modules
 assert settings() == before

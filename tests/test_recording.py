@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from ferlab.data import CLASS_NAMES
+from ferlab.data.splits import CLASS_NAMES
 from ferlab.files import UserError
-from ferlab.recording import CODECS, FaceLog, VideoFile, write_picture
-from ferlab.tracking import Face
+from ferlab.live.recording import CODECS, FaceLog, VideoFile, write_picture
+from ferlab.live.tracking import Face
 
 
 def picture(level, shape=(48, 64, 3)):

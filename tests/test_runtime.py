@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from conftest import ROOT
-from ferlab import runtime
 from ferlab.files import UserError
+from ferlab.training import device as runtime
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ def page_faults_of(choice):
     """How many pages a new process asks the system for while it frees and takes 40 MB ten times."""
     code = f"""
 import resource, torch
-from ferlab.runtime import choose_device
+from ferlab.training.device import choose_device
 {choice}
 for again in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from ferlab import sample_dataset
-from ferlab.data import CLASS_NAMES
-from ferlab.faces import load_cascade, overlap
+from ferlab.data.splits import CLASS_NAMES
 from ferlab.files import UserError
-from ferlab.pen import SPAN
-from ferlab.sample_dataset import (
+from ferlab.live.detection import load_cascade, overlap
+from ferlab.sample import dataset as sample_dataset
+from ferlab.sample.dataset import (
     CLIP_PERSON,
     CLIP_SIZE,
     clip_script,
@@ -20,13 +19,14 @@ from ferlab.sample_dataset import (
     write_sample_clip,
     write_sample_dataset,
 )
-from ferlab.sample_faces import (
+from ferlab.sample.faces import (
     ACTION_UNITS,
     EXPRESSIONS,
     Identity,
     draw_face,
     random_identity,
 )
+from ferlab.sample.pen import SPAN
 
 SIZE = 280
 PIXELS = SIZE / (2 * SPAN)  # a face unit

@@ -18,8 +18,8 @@ import baseline
 import basic_nn
 import softmax
 from conftest import ROOT, assert_one_line_error, make_split, refused, run_script
-from ferlab.data import CLASS_NAMES, Split, load_split, save_splits, split_path
-from ferlab.reports import wrapped
+from ferlab.data.splits import CLASS_NAMES, Split, load_split, save_splits, split_path
+from ferlab.evaluation.reports import wrapped
 
 SCRIPTS = {
     "baseline": baseline,

@@ -11,11 +11,11 @@ import torch
 import advanced_network
 import soft_labels
 from conftest import make_split, refused
-from ferlab.augment import Augmentation
-from ferlab.data import Split, load_split, rows_of_part, save_splits
-from ferlab.distillation import load_soft_labels, save_soft_labels, soft_targets
-from ferlab.recipe import Recipe
-from ferlab.trainer import Trainer
+from ferlab.data.augmentation import Augmentation
+from ferlab.data.splits import Split, load_split, rows_of_part, save_splits
+from ferlab.training.distillation import load_soft_labels, save_soft_labels, soft_targets
+from ferlab.training.recipe import Recipe
+from ferlab.training.trainer import Trainer
 from softmax import SoftmaxRegression
 
 SMALL = ["--widths", "8", "16", "--blocks", "1", "--epochs", "2", "--batch-size", "40", "--quiet"]

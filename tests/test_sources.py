@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from ferlab import frames as frames_module
-from ferlab import sources
 from ferlab.files import UserError
-from ferlab.frames import FileSource, LiveSource, as_bgr
-from ferlab.sources import open_source
+from ferlab.live import frames as frames_module
+from ferlab.live import sources
+from ferlab.live.frames import FileSource, LiveSource, as_bgr
+from ferlab.live.sources import open_source
 
 
 class FakeCamera:

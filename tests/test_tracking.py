@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from conftest import drawn_frame
-from ferlab.faces import HaarDetector, NearSearch, overlap
-from ferlab.tracking import PATIENCE, TRUST, Face, Tracker
+from ferlab.live.detection import HaarDetector, NearSearch, overlap
+from ferlab.live.tracking import PATIENCE, TRUST, Face, Tracker
 
 RATE = 30
 GRAY = np.zeros((480, 640), np.uint8)

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from conftest import make_split
-from ferlab import training
-from ferlab.checkpoint import load_checkpoint, save_checkpoint
 from ferlab.files import UserError
-from ferlab.recipe import (
+from ferlab.training import fit as training
+from ferlab.training.checkpoint import load_checkpoint, save_checkpoint
+from ferlab.training.device import choose_device
+from ferlab.training.fit import fit
+from ferlab.training.recipe import (
     FilterMuon,
     Recipe,
     averaging_decay,
@@ -19,9 +21,7 @@ from ferlab.recipe import (
     learning_rate_factor,
     moving_average,
 )
-from ferlab.runtime import choose_device
-from ferlab.trainer import Trainer
-from ferlab.training import fit
+from ferlab.training.trainer import Trainer
 
 TRAIN, VAL = make_split(20, seed=0), make_split(6, seed=1)
 RECIPE = Recipe(
@@ -291,7 +291,7 @@ def test_moving_average_follows_and_lags():
 def test_a_step_that_a_gpu_records_is_the_step(optimizer, monkeypatch):
     recipe = change(optimizer=optimizer, lr=1e-3, ema_epochs=1.0, self_share=0.5)
     monkeypatch.setattr(
-        "ferlab.trainer.RecordedSteps",
+        "ferlab.training.trainer.RecordedSteps",
         lambda step, generator, batch_size: (
             lambda batch, factor, weight: step(batch, torch.tensor(factor), torch.tensor(weight))
         ),

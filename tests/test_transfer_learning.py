@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 
 import transfer_learning
 from conftest import refused, run_script
-from ferlab.recipe import Recipe, schedule
+from ferlab.training.recipe import Recipe, schedule
 from transfer_learning import IMAGENET_STD, TransferNetwork
 
 SHORT = ["--epochs", "2", "--frozen-epochs", "1", "--batch-size", "40", "--size", "48", "--quiet"]
@@ -65,7 +65,7 @@ def test_evaluate_needs_no_imagenet_weights(results, data_dir, tmp_path):
 
 
 def test_only_the_last_layer_learns_in_the_frozen_epochs(data_dir, imagenet, tmp_path, monkeypatch):
-    from ferlab.trainer import Trainer
+    from ferlab.training.trainer import Trainer
 
     states = []
     whole = Trainer.epoch

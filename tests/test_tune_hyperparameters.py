@@ -12,7 +12,7 @@ import time
 import pytest
 
 from conftest import ROOT, assert_one_line_error, run_script
-from ferlab.data import split_path
+from ferlab.data.splits import split_path
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install -r requirements-dev.txt")
 

@@ -13,7 +13,7 @@ from Xlib.protocol.event import ClientMessage
 from Xlib.X import CurrentTime
 
 from conftest import ROOT, drawn_frame
-from ferlab.checkpoint import save_model
+from ferlab.training.checkpoint import save_model
 
 TITLE = "facial expressions"
 
@@ -39,7 +39,7 @@ def display():
 def weights(tmp_path_factory):
     """Untrained weights: what the labels say does not matter here."""
     from advanced_network import CNN
-    from ferlab.data import CLASS_NAMES
+    from ferlab.data.splits import CLASS_NAMES
 
     path = tmp_path_factory.mktemp("weights") / "advanced_model.pth"
     config = {"classes": 7, "widths": [8, 8, 8], "blocks": 1}

@@ -11,12 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ferlab.files import UserError
-from ferlab.frames import FileSource, Frame, LiveSource
-from ferlab.overlay import draw, label_of
-from ferlab.pipeline import STAGES, Pipeline
-from ferlab.recording import FaceLog, VideoFile, write_picture
-from ferlab.tracking import Face
-from ferlab.window import Window
+from ferlab.live.frames import FileSource, Frame, LiveSource
+from ferlab.live.overlay import draw, label_of
+from ferlab.live.pipeline import STAGES, Pipeline
+from ferlab.live.recording import FaceLog, VideoFile, write_picture
+from ferlab.live.tracking import Face
+from ferlab.live.window import Window
 
 LATE_SECONDS = 0.1  # that a video may lag behind its own speed and still catch up
 

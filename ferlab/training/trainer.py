@@ -13,11 +13,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from ferlab.augment import Augmentation
-from ferlab.cuda_graph import RecordedSteps, average_in, scale_change
-from ferlab.data import Split, rows_of_part
-from ferlab.distillation import load_soft_labels, soft_targets
-from ferlab.distributed import (
+from ferlab.data.augmentation import Augmentation
+from ferlab.data.splits import Split, rows_of_part
+from ferlab.files import UserError
+from ferlab.training.cuda_graph import RecordedSteps, average_in, scale_change
+from ferlab.training.device import autocast, random_state, restore_random_state, seed_everything
+from ferlab.training.distillation import load_soft_labels, soft_targets
+from ferlab.training.distributed import (
     parallel,
     part_of,
     rank,
@@ -25,10 +27,14 @@ from ferlab.distributed import (
     with_common_norms,
     world_size,
 )
-from ferlab.evaluation import predict_logits
-from ferlab.files import UserError
-from ferlab.recipe import Recipe, averaging_decay, build_optimizers, moving_average, schedule
-from ferlab.runtime import autocast, random_state, restore_random_state, seed_everything
+from ferlab.training.prediction import predict_logits
+from ferlab.training.recipe import (
+    Recipe,
+    averaging_decay,
+    build_optimizers,
+    moving_average,
+    schedule,
+)
 
 RANK_SEED = 1_000_003  # between the seeds of two processes
 CHECK_EVERY = 20  # steps between looks at the loss: a look makes a GPU wait

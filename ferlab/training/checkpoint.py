@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ferlab.contract import IMAGE_SIZE, MEAN, STD
-from ferlab.data import load_tensors, save_tensors
+from ferlab.constants import IMAGE_SIZE, MEAN, STD
+from ferlab.data.splits import load_tensors, save_tensors
 from ferlab.files import UserError
 
 MODEL_KEYS = {

@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from ferlab.data import CLASS_NAMES
+from ferlab.data.preprocessing import preprocess
+from ferlab.data.splits import CLASS_NAMES
 from ferlab.files import UserError
-from ferlab.preprocessing import preprocess
 
 FOLDERS = {"train": ("train",), "val": ("validation", "valid", "val"), "test": ("test",)}
 EXTENSIONS = frozenset(Image.registered_extensions())

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ferlab.files import UserError, atomic_path, require_writable, told_of
-from ferlab.tracking import Face
+from ferlab.live.tracking import Face
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 CATCH_UP_SECONDS = 2.0  # longest gap of a live source filled by repeating the last picture

@@ -1,4 +1,4 @@
-"""What every file of the project agrees on; apart from ferlab/data.py, as it needs no torch."""
+"""What every file of the project agrees on. Needs no torch, as ferlab.data.splits does."""
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 IMAGE_SIZE = 48

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from ferlab.contract import CLASS_NAMES as CLASS_NAMES
-from ferlab.contract import IMAGE_SIZE
+from ferlab.constants import CLASS_NAMES as CLASS_NAMES
+from ferlab.constants import IMAGE_SIZE
 from ferlab.files import UserError, atomic_path
 
 SPLITS = ("train", "val", "test")

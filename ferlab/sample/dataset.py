@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ferlab.contract import CLASS_NAMES, IMAGE_SIZE
+from ferlab.constants import CLASS_NAMES, IMAGE_SIZE
 from ferlab.files import UserError
-from ferlab.pen import SPAN, oval
-from ferlab.sample_faces import ACTION_UNITS, EXPRESSIONS, draw_face, random_identity
+from ferlab.sample.faces import ACTION_UNITS, EXPRESSIONS, draw_face, random_identity
+from ferlab.sample.pen import SPAN, oval
 
 IMAGES = {"train": 3200, "validation": 1400}
 PEOPLE = {"train": 400, "validation": 175}  # nobody stands in both

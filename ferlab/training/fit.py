@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ferlab.checkpoint import load_checkpoint, save_checkpoint
-from ferlab.data import Split
-from ferlab.distributed import from_first, rank
+from ferlab.data.splits import Split
 from ferlab.files import UserError
-from ferlab.recipe import Recipe
-from ferlab.trainer import Trainer
+from ferlab.training.checkpoint import load_checkpoint, save_checkpoint
+from ferlab.training.distributed import from_first, rank
+from ferlab.training.recipe import Recipe
+from ferlab.training.trainer import Trainer
 
 
 @dataclass

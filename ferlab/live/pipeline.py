@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ferlab.faces import Box, HaarDetector, NearSearch, YuNetDetector, cut_out
-from ferlab.frames import FileSource, Frame, LiveSource
-from ferlab.tracking import Face, Tracker
+from ferlab.live.detection import Box, HaarDetector, NearSearch, YuNetDetector, cut_out
+from ferlab.live.frames import FileSource, Frame, LiveSource
+from ferlab.live.tracking import Face, Tracker
 
 if TYPE_CHECKING:  # a model in ONNX runs without torch
-    from ferlab.classifier import Classifier
-    from ferlab.onnx_model import OnnxClassifier
+    from ferlab.live.classifier import Classifier
+    from ferlab.live.onnx_model import OnnxClassifier
 
 LOOK_AHEAD = 4  # frames of a file that are on their way while the detector works
 HOLD = 0.25  # seconds that an unseen face is still shown

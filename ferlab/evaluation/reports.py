@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ferlab.checkpoint import script_of
 from ferlab.cli import stage_command
-from ferlab.data import Split
+from ferlab.data.splits import Split
+from ferlab.evaluation.plots import plot_confusion_matrix, plot_curves, plot_errors
 from ferlab.files import atomic_path, write_text
-from ferlab.plots import plot_confusion_matrix, plot_curves, plot_errors
+from ferlab.training.checkpoint import script_of
 
 STAGES = (
     "baseline.py",

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ferlab.faces import Box, overlap
-from ferlab.tracking import Face
+from ferlab.live.detection import Box, overlap
+from ferlab.live.tracking import Face
 
 UNSURE = "unsure"
 FONT = cv2.FONT_HERSHEY_SIMPLEX

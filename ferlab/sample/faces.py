@@ -5,7 +5,7 @@ Friesen & Hager 2002, "Facial Action Coding System: The Manual"). `EXPRESSIONS` 
 of the basic emotions from the same authors' EMFACS; `draw_face` moves brows, lids, cheeks, nose,
 lips and jaw as each unit does.
 
-Lengths and places are in the face units of `ferlab.pen`.
+Lengths and places are in the face units of `ferlab.sample.pen`.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ferlab.face_parts import (
+from ferlab.sample.parts import (
     draw_brow,
     draw_cheek,
     draw_eye,
@@ -22,7 +22,7 @@ from ferlab.face_parts import (
     draw_mouth,
     draw_nose,
 )
-from ferlab.pen import SPAN, Colour, Pen, curve, oval, shade
+from ferlab.sample.pen import SPAN, Colour, Pen, curve, oval, shade
 
 EXPRESSIONS: dict[str, tuple[int, ...]] = {
     "angry": (4, 5, 7, 23),

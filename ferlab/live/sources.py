@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ferlab.files import UserError
-from ferlab.frames import FileSource, LiveSource, as_bgr
+from ferlab.live.frames import FileSource, LiveSource, as_bgr
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 SAMPLE_CLIP = Path("data/sample/clip.mp4")
@@ -126,7 +126,7 @@ def open_sample(fps: float | None) -> FileSource:
     """Opens the drawn clip; draws it first where it is not at hand."""
     if SAMPLE_CLIP.is_file():
         return open_video(SAMPLE_CLIP, fps)
-    from ferlab.sample_dataset import write_sample_clip
+    from ferlab.sample.dataset import write_sample_clip
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         write_sample_clip(Path(folder), quiet=True)

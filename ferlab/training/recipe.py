@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ferlab.data import IMAGE_SIZE
+from ferlab.data.splits import IMAGE_SIZE
 
 REST_LR = 2.0  # SGD's learning rate beside Muon's
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3, x^5

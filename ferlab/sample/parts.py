@@ -2,7 +2,7 @@
 
 All functions take the pen, who is drawn (`sample_faces.Identity`), and `au`, the intensity in
 [0, 1] of every action unit; `side` is -1 for the picture's left and 1 for its right. Places are in
-the face units of `ferlab.pen`.
+the face units of `ferlab.sample.pen`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ferlab.pen import Pen, curve, oval, shade
+from ferlab.sample.pen import Pen, curve, oval, shade
 
 if TYPE_CHECKING:
-    from ferlab.sample_faces import Identity
+    from ferlab.sample.faces import Identity
 
 INK = (25, 25, 25)
 

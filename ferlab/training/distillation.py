@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from ferlab.data import Split, load_tensors, save_tensors
+from ferlab.data.splits import Split, load_tensors, save_tensors
 from ferlab.files import UserError
 
 REMEDY = "make it with: python soft_labels.py"

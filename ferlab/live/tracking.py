@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ferlab.faces import Box, overlap
+from ferlab.live.detection import Box, overlap
 
 SAME_FACE = 0.3  # intersection over union from which a detected box is a known face
 CLASH = 0.45  # ... and from which two known faces cannot both be there

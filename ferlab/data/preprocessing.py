@@ -1,13 +1,13 @@
-"""From a picture's pixels to what a network is fed.
+"""Preprocessing: from the pixels of an image to the input of a network.
 
-Apart from ferlab/data.py, as importing torchvision takes longer than importing torch, and most
-scripts get their faces from prepared splits.
+Importing torchvision takes longer than importing torch; most scripts read prepared splits and need
+neither this module nor torchvision.
 """
 
 import torch
 from torchvision.transforms import v2
 
-from ferlab.contract import IMAGE_SIZE, MEAN, STD
+from ferlab.constants import IMAGE_SIZE, MEAN, STD
 
 preprocess = v2.Compose(
     [

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from ferlab.checkpoint import load_model
-from ferlab.data import IMAGE_SIZE
-from ferlab.preprocessing import preprocess
-from ferlab.runtime import choose_precision
+from ferlab.data.preprocessing import preprocess
+from ferlab.data.splits import IMAGE_SIZE
+from ferlab.training.checkpoint import load_model
+from ferlab.training.device import choose_precision
 
 
 class Classifier:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ferlab.checkpoint import script_of
 from ferlab.files import UserError
+from ferlab.training.checkpoint import script_of
 
 ORDER = ("baseline", "softmax", "basic_nn", "advanced", "transfer")
 SHARES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "majority_accuracy")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ferlab.contract import IMAGE_SIZE, MEAN, STD
+from ferlab.constants import IMAGE_SIZE, MEAN, STD
 from ferlab.files import UserError
-from ferlab.onnx_model import FORMAT, INPUT, OUTPUT
+from ferlab.live.onnx_model import FORMAT, INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from onnx import ModelProto

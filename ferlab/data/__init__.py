@@ -1,0 +1,1 @@
+"""Splits on disk, images, votes, preprocessing and augmentation."""

@@ -1,0 +1,1 @@
+"""The live program: frames in, labelled faces out."""

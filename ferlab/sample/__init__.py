@@ -1,0 +1,1 @@
+"""The drawn dataset, for machines without the real one."""

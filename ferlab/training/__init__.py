@@ -1,0 +1,1 @@
+"""The training loop: recipe, optimizers, checkpoints, devices, processes."""
