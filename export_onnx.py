@@ -23,12 +23,11 @@ from basic_nn import MLP
 from ferlab import cli, stage
 from ferlab.constants import IMAGE_SIZE
 from ferlab.data.splits import Split, available_splits, load_tensors
-from ferlab.evaluation.metrics import BATCH
 from ferlab.export import describe, require_packages, to_int8, to_onnx
 from ferlab.files import UserError, atomic_path
 from ferlab.live.onnx_model import with_onnxruntime
 from ferlab.training.checkpoint import load_model
-from ferlab.training.prediction import predict_views
+from ferlab.training.prediction import BATCH, predict_views
 from softmax import SoftmaxRegression
 from transfer_learning import TransferNetwork
 
