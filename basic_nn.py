@@ -1,50 +1,16 @@
 """MLP: two hidden layers with batch normalisation and dropout.
 
     python basic_nn.py
+    python basic_nn.py --targets votes
 
-Attains 0.503 on the test split of the real dataset; trains in 2 minutes on two CPU cores.
-
-Every hidden unit sees all pixels at once, so a smile in one place teaches it nothing about a
-smile elsewhere; that is what the CNN adds.
+Every hidden unit has a weight for every pixel: what is learned in one place of the image is not
+known in another. That is what the CNN adds.
 """
 
 import argparse
 import sys
 
-import torch
-from torch import nn
-
-from ferlab import cli, stage
-from ferlab.data.augmentation import Augmentation
-from ferlab.data.splits import IMAGE_SIZE
-
-
-class MLP(nn.Module):
-    """Multilayer perceptron with two hidden layers of linear + batch norm + ReLU + dropout.
-
-    Args:
-        classes: number of classes.
-        widths: units of the hidden layers.
-        dropout: share of hidden units silenced in training.
-    """
-
-    def __init__(self, classes: int, widths: tuple[int, ...] = (1024, 512), dropout: float = 0.25):
-        super().__init__()
-        layers: list[nn.Module] = [nn.Flatten()]
-        inputs = IMAGE_SIZE * IMAGE_SIZE
-        for units in widths:
-            layers += [
-                nn.Linear(inputs, units, bias=False),  # batch norm brings the bias
-                nn.BatchNorm1d(units),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-            ]
-            inputs = units
-        self.layers = nn.Sequential(*layers, nn.Linear(inputs, classes))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`."""
-        return self.layers(images)
+from ferlab import cli
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,8 +24,49 @@ def parser() -> argparse.ArgumentParser:
         metavar="UNITS",
         help="units of each hidden layer",
     )
-    result.add_argument("--dropout", type=cli.share, default=0.25, help="of the hidden layers")
+    result.add_argument(
+        "--dropout", type=cli.fraction, default=0.25, help="dropout after each hidden layer"
+    )
     return result
+
+
+if __name__ == "__main__":
+    parser().parse_args()  # --help and usage errors end here, before torch is imported
+
+import torch
+from torch import nn
+
+from ferlab import stage
+from ferlab.constants import IMAGE_SIZE
+from ferlab.data.augmentation import Augmentation
+
+
+class MLP(nn.Module):
+    """Multilayer perceptron with two hidden layers of linear + batch norm + ReLU + dropout.
+
+    Args:
+        classes: number of classes.
+        widths: units of the hidden layers.
+        dropout: fraction of the hidden units that are zeroed in training.
+    """
+
+    def __init__(self, classes: int, widths: tuple[int, ...] = (1024, 512), dropout: float = 0.25):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Flatten()]
+        inputs = IMAGE_SIZE * IMAGE_SIZE
+        for units in widths:
+            layers += [
+                nn.Linear(inputs, units, bias=False),  # batch norm has one
+                nn.BatchNorm1d(units),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+            ]
+            inputs = units
+        self.layers = nn.Sequential(*layers, nn.Linear(inputs, classes))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`."""
+        return self.layers(images)
 
 
 def setup(args: argparse.Namespace) -> stage.Setup:

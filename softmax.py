@@ -1,23 +1,35 @@
-"""Softmax regression: one linear layer from pixels to classes, the simplest model that learns.
+"""Softmax regression: one linear layer from pixels to classes, the simplest model that is trained.
 
     python softmax.py
+    python softmax.py --targets votes
     python softmax.py --evaluate --data-dir other_data --results-dir other_results
 
-Attains 0.372 on the test split of the real dataset; trains in 4 s on two CPU cores.
-
-Each class has one weight a pixel; the weights of a class, drawn as a picture, are the template
-that the class is recognised by. It knows no shape that may stand elsewhere in the picture.
+Each class has one weight for each pixel; the weights of a class, drawn as an image, are the
+template with which the class is recognised. A shape that moves away from its place is lost.
 """
 
 import argparse
 import sys
 
+from ferlab import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the script's flags."""
+    return cli.training_parser(
+        __doc__, epochs=20, batch_size=256, lr=3e-3, weight_decay=3.0, precision="float32"
+    )
+
+
+if __name__ == "__main__":
+    parser().parse_args()  # --help and usage errors end here, before torch is imported
+
 import torch
 from torch import nn
 
-from ferlab import cli, stage
+from ferlab import stage
+from ferlab.constants import IMAGE_SIZE
 from ferlab.data.augmentation import Augmentation
-from ferlab.data.splits import IMAGE_SIZE
 
 
 class SoftmaxRegression(nn.Module):
@@ -36,13 +48,6 @@ class SoftmaxRegression(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`."""
         return self.linear(images.flatten(1))
-
-
-def parser() -> argparse.ArgumentParser:
-    """Returns the script's flags."""
-    return cli.training_parser(
-        __doc__, epochs=20, batch_size=256, lr=3e-3, weight_decay=3.0, precision="float32"
-    )
 
 
 def setup(args: argparse.Namespace) -> stage.Setup:

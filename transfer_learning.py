@@ -1,14 +1,14 @@
-"""Transfer learning: a torchvision ResNet that has seen ImageNet, taught expressions.
+"""Transfer learning: a torchvision ResNet pretrained on ImageNet, fine-tuned on faces.
 
     python transfer_learning.py
     python transfer_learning.py --weights resnet18-f37072fd.pth   # no download
-    python transfer_learning.py --from-scratch                    # what the ImageNet weights give
+    python transfer_learning.py --from-scratch                    # without ImageNet weights
 
-A network that tells a thousand kinds of things apart has filters for edges, textures and shapes
-that faces have too. First only a new last layer learns, on top of the frozen network; then all of
-it, at a lower learning rate that does not wash out what was there. The first convolution, made for
-three colours, is adapted to one grey channel, and faces are enlarged, since the network knows
-objects that fill 224x224 pixels.
+The filters of a network that classifies a thousand kinds of objects detect edges, textures and
+shapes that faces have too. First only a new last layer is trained, on top of the frozen network;
+then the whole network, at a lower learning rate, so that the pretrained filters are adapted and not
+lost. The first convolution, made for three colours, is converted to one grey channel, and the
+images are enlarged, since the network was trained on objects that fill 224x224 pixels.
 
 Without --evaluate, --weights is torchvision's file of the network's ImageNet weights; with it, as
 everywhere, a file that this script wrote.
@@ -19,27 +19,63 @@ import functools
 import sys
 from pathlib import Path
 
+from ferlab import cli
+from ferlab.files import UserError
+
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the script's flags."""
+    result = cli.training_parser(__doc__, epochs=20, batch_size=128, lr=3e-4, weight_decay=0.05)
+    result.weights_are_evaluated = False  # in training they are ImageNet's
+    add = result.add_argument_group("network").add_argument
+    add("--backbone", choices=BACKBONES, default="resnet18", help="torchvision's network")
+    add("--from-scratch", action="store_true", help="start from random weights, freeze nothing")
+    add(
+        "--frozen-epochs",
+        type=cli.not_negative(int),
+        default=3,
+        help="epochs of --epochs, the first ones, in which only the last layer is trained",
+    )
+    add(
+        "--frozen-lr",
+        type=cli.positive(float),
+        default=3e-3,
+        help="peak learning rate in the frozen epochs",
+    )
+    add(
+        "--size",
+        type=cli.positive(int),
+        default=96,
+        help="height and width to which the images are enlarged, pixels",
+    )
+    return result
+
+
+if __name__ == "__main__":
+    parser().parse_args()  # --help and usage errors end here, before torch is imported
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
 
-from ferlab import cli, stage
+from ferlab import stage
 from ferlab.data.augmentation import Augmentation
-from ferlab.data.splits import IMAGE_SIZE, load_tensors
-from ferlab.files import UserError
+from ferlab.data.splits import load_tensors
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
-IMAGENET_STD = (0.229, 0.224, 0.225)  # of red, green and blue in [0, 1]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue in [0, 1]
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TransferNetwork(nn.Module):
-    """A torchvision ResNet for grey faces.
+    """A torchvision ResNet for grey images.
 
     Args:
         classes: number of classes.
         backbone: torchvision's name of the network.
-        size: height and width to which faces are enlarged.
+        size: height and width to which the images are enlarged.
     """
 
     def __init__(self, classes: int, backbone: str = "resnet18", size: int = 96):
@@ -56,8 +92,7 @@ class TransferNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`."""
-        scale = self.size / IMAGE_SIZE  # not the size: OpenCV's dnn reads only a scale
-        images = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+        images = F.interpolate(images, self.size, mode="bilinear", align_corners=False)
         return self.head(self.backbone(images))
 
     def freeze(self, frozen: bool) -> None:
@@ -69,9 +104,9 @@ class TransferNetwork(nn.Module):
     def take_imagenet(self, weights: dict[str, torch.Tensor]) -> None:
         """Fills the backbone with ImageNet weights, except for their last layer.
 
-        A grey picture is one whose three colours are equal, so the filters of the colours add up,
-        each divided by what its colour was divided by; our [-1, 1] spans two where [0, 1] spans
-        one. The colours' means fall away: the batch norm behind takes them out.
+        In a grey image the three colours are equal, so the filters of the colours add up, each
+        divided by the deviation of its colour; our [-1, 1] is twice as wide as [0, 1]. The means of
+        the colours add a constant to each filter's output, which the batch norm behind subtracts.
 
         Args:
             weights: the state dict of torchvision's network of the same name.
@@ -82,15 +117,18 @@ class TransferNetwork(nn.Module):
         filters = weights["conv1.weight"]
         scale = 0.5 / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
         grey = (filters * scale).sum(1, keepdim=True)
+        shift = (0.5 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+        constant = (filters * shift.view(1, 3, 1, 1)).sum((1, 2, 3))
         body = {key: value for key, value in weights.items() if not key.startswith("fc.")}
-        self.backbone.load_state_dict(body | {"conv1.weight": grey})
+        body |= {"conv1.weight": grey, "bn1.running_mean": body["bn1.running_mean"] - constant}
+        self.backbone.load_state_dict(body)
 
 
 def imagenet_weights(backbone: str, path: Path | None) -> dict[str, torch.Tensor]:
     """Returns the ImageNet weights of a torchvision network, downloaded or from a file.
 
     Raises:
-        UserError: there are none to be had; says both ways to get them.
+        UserError: they cannot be downloaded or read; names both ways to get them.
     """
     if path:
         return load_tensors(path, f"get torchvision's file of {backbone}")
@@ -121,40 +159,17 @@ def build_pretrained(weights: dict[str, torch.Tensor], path: Path | None, **conf
     return network
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns the script's flags."""
-    result = cli.training_parser(__doc__, epochs=20, batch_size=128, lr=3e-4, weight_decay=0.05)
-    result.weights_are_evaluated = False  # training too takes some: ImageNet's
-    result.add_argument(
-        "--backbone", choices=BACKBONES, default="resnet18", help="torchvision's network"
-    )
-    result.add_argument(
-        "--from-scratch", action="store_true", help="start from random weights, freeze nothing"
-    )
-    result.add_argument(
-        "--frozen-epochs",
-        type=cli.not_negative(int),
-        default=3,
-        help="of --epochs, the first ones, in which only the last layer learns",
-    )
-    result.add_argument(
-        "--frozen-lr", type=cli.positive(float), default=3e-3, help="peak learning rate in those"
-    )
-    result.add_argument(
-        "--size", type=cli.positive(int), default=96, help="to which faces are enlarged, pixels"
-    )
-    return result
-
-
 def setup(args: argparse.Namespace) -> stage.Setup:
     """Returns what the flags ask for.
 
     Raises:
         UserError: the ImageNet weights cannot be had, or the flags contradict each other.
     """
-    fresh = not (args.evaluate or args.resume or args.from_scratch)
+    pretrained = not (args.evaluate or args.resume or args.from_scratch)
     build = TransferNetwork
-    if fresh:
+    if args.weights and len(args.weights) > 1 and not args.evaluate:
+        raise UserError("--weights: training starts from one file of ImageNet weights")
+    if pretrained:
         path = args.weights[0] if args.weights else None
         weights = imagenet_weights(args.backbone, path)
         build = functools.partial(build_pretrained, weights, path)

@@ -1,20 +1,24 @@
-"""What every script's command line has in common: parser, exit codes, shared flags."""
+"""What all command lines have in common: parser, exit codes, shared flags. Needs no torch."""
 
 import argparse
 import functools
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 from ferlab.files import UserError
 
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit("error: Python 3.11 or newer is needed; this is " + sys.version.split()[0])
+
 DATA_DIR = Path("processed_data")
-RESULTS_DIR = Path("results")  # of the full dataset; committed, weights included
+RESULTS_DIR = Path("results")  # of the user's own runs
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
-MOST_PARTS = 1000  # of a split
+TARGETS = ("labels", "votes")
 LARGEST_SEED = 2**32 - 1  # that NumPy takes
 LARGEST = 1e37  # of a number; Adam works with ten times a learning rate, which float32 still holds
 
@@ -46,19 +50,19 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the description's lines, and shows the defaults that tell something."""
+    """Keeps the description's lines, and shows the defaults that inform."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        told = action.default is None or action.default is False or "(default" in action.help
-        return action.help if told else super()._get_help_string(action)
+        silent = action.default is None or action.default is False or "(default" in action.help
+        return action.help if silent else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose flag `--preset`, if there is one, chooses the defaults of the others.
+    """A parser whose `--preset`, if there is one, sets the defaults of the other flags.
 
     Attributes:
         weights_are_evaluated: `--weights` without `--evaluate` is bad usage: a script that trained
-            instead would write over the results of an earlier run.
+            instead would overwrite the results of an earlier run.
     """
 
     def __init__(self, **options):
@@ -66,30 +70,37 @@ class Parser(argparse.ArgumentParser):
         self.presets: dict[str, dict] = {}
         self.weights_are_evaluated = False
 
-    def set_presets(self, presets: dict[str, dict]) -> None:
+    def set_presets(self, presets: dict[str, dict], default: str) -> None:
         """Adds `--preset`.
 
         Args:
-            presets: the defaults by the preset's name; the first is the default.
+            presets: the defaults of the other flags by the preset's name.
+            default: name of the preset that is used where none is given.
         """
-        self.presets, usual = presets, next(iter(presets))
+        self.presets = presets
         self.add_argument(
-            "--preset",
-            choices=presets,
-            default=usual,
-            help="the recipe: what the other flags are where they are not given",
+            "--preset", choices=presets, default=default, help="defaults of the other flags"
         )
-        self.set_defaults(**presets[usual])
+        self.set_defaults(**presets[default])
 
     def parse_known_args(self, args=None, namespace=None):
-        """Parses as argparse does, with the defaults of the preset that `args` name."""
+        """Parses as argparse does, with the defaults of the preset that `args` choose."""
         if self.presets:
-            chosen, _ = super().parse_known_args(args)
-            self.set_defaults(**self.presets[chosen.preset])
+            first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+            first.add_argument("--preset")
+            chosen = first.parse_known_args(args)[0].preset
+            self.set_defaults(**self.presets.get(chosen, {}))
         parsed, unknown = super().parse_known_args(args, namespace)
         if self.weights_are_evaluated and parsed.weights and not parsed.evaluate:
-            self.error("--weights are those of --evaluate; add it, or train without --weights")
+            self.error("--weights go with --evaluate; add it, or train without --weights")
+        if getattr(parsed, "results_dir", "") is None:
+            parsed.results_dir = default_results_dir(parsed.targets)
         return parsed, unknown
+
+
+def default_results_dir(targets: str) -> Path:
+    """Returns the default results folder of a model that is trained on `targets`."""
+    return RESULTS_DIR / "votes" if targets == "votes" else RESULTS_DIR
 
 
 def parser(description: str | None) -> Parser:
@@ -123,7 +134,7 @@ def not_negative(kind: type) -> Callable[[str], float]:
     return convert
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """An argparse type: a number from 0 up to, not including, 1."""
     value = float(text)
     if not 0 <= value < 1:
@@ -139,38 +150,40 @@ def seed(text: str) -> int:
     return value
 
 
-def part(text: str) -> str:
-    """An argparse type: a part of several, such as "2/5", the second of five."""
-    number, parts = map(int, text.split("/"))
-    if not 1 <= number <= parts <= MOST_PARTS or parts < 2:
-        raise ValueError
-    return f"{number}/{parts}"
-
-
 def evaluation_parser(description: str | None) -> Parser:
-    """Returns a parser with the flags that the baseline too understands."""
+    """Returns a parser with the flags that the baseline has too."""
     result = parser(description)
-    result.add_argument("--data-dir", type=Path, default=DATA_DIR, help="the split files' folder")
-    result.add_argument(
-        "--results-dir", type=Path, default=RESULTS_DIR, help="where results are written"
+    add = result.add_argument
+    add("--data-dir", type=Path, default=DATA_DIR, help="folder of the split files")
+    add(
+        "--results-dir",
+        type=Path,
+        help="folder where results are written (default: results, with --targets votes "
+        "results/votes)",
     )
-    result.add_argument(
+    add(
+        "--targets",
+        choices=TARGETS,
+        default="labels",
+        help="what is trained on: the dataset's labels, or the votes of FER+'s ten raters",
+    )
+    add(
         "--evaluate",
         action="store_true",
-        help="train nothing: report saved weights on the splits that are in --data-dir",
+        help="report saved weights on the splits in --data-dir; nothing is trained",
     )
-    result.add_argument(
+    add(
         "--weights",
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="the weights of --evaluate, several for an ensemble that averages their probabilities "
-        f"(default: <model>_model.pth in --results-dir, else in {RESULTS_DIR})",
+        help="weights for --evaluate; several files make an ensemble, whose probabilities are "
+        "averaged (default: <model>_model.pth in --results-dir, else in reference/)",
     )
     result.weights_are_evaluated = True
-    result.add_argument("--seed", type=seed, default=0, help="of everything random")
-    result.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
-    result.add_argument("--quiet", action="store_true", help="no progress bars, no epoch lines")
+    add("--seed", type=seed, default=0, help="seed of everything random")
+    add("--device", choices=DEVICES, default="auto", help="device to compute on")
+    add("--quiet", action="store_true", help="no progress bars, no epoch lines")
     return result
 
 
@@ -185,52 +198,73 @@ def training_parser(
 ) -> Parser:
     """Returns a parser with all shared flags; the arguments are the script's defaults."""
     result = evaluation_parser(description)
-    group = result.add_argument_group("training")
-    group.add_argument(
-        "--epochs", type=positive(int), default=epochs, help="passes over the train split"
+    add = result.add_argument_group("training").add_argument
+    add("--epochs", type=positive(int), default=epochs, help="passes over the train split")
+    add("--batch-size", type=positive(int), default=batch_size, help="images in a step")
+    add("--lr", type=positive(float), default=lr, help="peak learning rate")
+    add(
+        "--weight-decay",
+        type=not_negative(float),
+        default=weight_decay,
+        help="weight decay of matrices and filters",
     )
-    group.add_argument("--batch-size", type=positive(int), default=batch_size, help="images a step")
-    group.add_argument("--lr", type=positive(float), default=lr, help="peak learning rate")
-    group.add_argument(
-        "--weight-decay", type=not_negative(float), default=weight_decay, help="of the matrices"
-    )
-    group.add_argument(
+    add(
         "--class-weights",
         choices=("none", "balanced"),
         default="none",
-        help="balanced: rare classes weigh more in the loss",
+        help="weights of the classes in the loss; balanced: rare classes weigh more",
     )
-    group.add_argument(
-        "--oversample", action="store_true", help="draw every class equally often in training"
-    )
-    group.add_argument(
+    add("--oversample", action="store_true", help="draw every class equally often in training")
+    add(
         "--augment",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="vary the training faces",
+        help="augment the training images",
     )
-    group.add_argument(
+    add(
         "--augment-strength",
         type=not_negative(float),
         default=1.0,
         metavar="FACTOR",
-        help="times the script's ranges of --augment; 0 leaves only the mirroring",
+        help="factor of the ranges of the augmentation; 0 leaves the flip alone",
     )
-    group.add_argument(
+    add(
         "--precision",
         choices=PRECISIONS,
         default=precision,
-        help="auto: bfloat16 where the machine gains from it",
+        help="number format; auto: bfloat16 where the device has instructions for it",
     )
-    group.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint of a stopped run"
-    )
+    add("--resume", action="store_true", help="continue the checkpoint of a stopped run")
     return result
 
 
-def stage_command(script: str, data_dir: Path = DATA_DIR, results_dir: Path = RESULTS_DIR) -> str:
-    """Returns the command of a stage, with its folders where they are not the default ones."""
+def script_of(name: str) -> str:
+    """Returns the script that trains the model called `name` in file names."""
+    scripts = {"advanced": "advanced_network.py", "transfer": "transfer_learning.py"}
+    return scripts.get(name, f"{name}.py")
+
+
+def stage_command(
+    script: str,
+    data_dir: Path = DATA_DIR,
+    results_dir: Path = RESULTS_DIR,
+    targets: str = "labels",
+) -> str:
+    """Returns the command of a stage, with the flags that are not at their defaults."""
     words = ["python", script]
     words += [] if data_dir == DATA_DIR else ["--data-dir", str(data_dir)]
-    words += [] if results_dir == RESULTS_DIR else ["--results-dir", str(results_dir)]
+    words += [] if targets == "labels" else ["--targets", targets]
+    usual = default_results_dir(targets)
+    words += [] if results_dir == usual else ["--results-dir", str(results_dir)]
     return shlex.join(words)
+
+
+def wrapped(text: str, indent: int = 0) -> list[str]:
+    """Returns `text` in lines of 100 characters; flags and paths stay whole, to be pasted."""
+    return textwrap.wrap(
+        text,
+        100,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )

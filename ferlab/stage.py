@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from ferlab.cli import RESULTS_DIR
+from ferlab.cli import DATA_DIR, default_results_dir, stage_command
+from ferlab.constants import REFERENCE_DIR
 from ferlab.data.augmentation import Augmentation
 from ferlab.data.splits import SPLITS, Split, available_splits, load_split, split_path
 from ferlab.evaluation import reports
-from ferlab.evaluation.calibration import calibration_error, fit_temperature
-from ferlab.evaluation.metrics import evaluate, predict_members
+from ferlab.evaluation.calibration import fit_temperature
+from ferlab.evaluation.metrics import calibration_of, evaluate, evaluate_by_raters
 from ferlab.files import UserError, require_writable
 from ferlab.training.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.training.device import (
@@ -24,10 +26,10 @@ from ferlab.training.device import (
     precision_name,
     seed_everything,
 )
-from ferlab.training.distributed import from_first, process_group, rank, world_size
+from ferlab.training.distributed import from_rank_0, process_group, rank, world_size
 from ferlab.training.fit import fit
-from ferlab.training.prediction import predict_views
-from ferlab.training.recipe import Recipe
+from ferlab.training.prediction import predict_members, predict_views
+from ferlab.training.recipe import Recipe, with_targets
 
 Build = Callable[..., nn.Module]
 
@@ -41,7 +43,7 @@ class Setup:
         title: the model's name for people.
         build: makes the network from `config` and `classes`, the number of classes.
         config: the network's hyperparameters, plain types.
-        augmentation: of the train split, unless a flag turns it off.
+        augmentation: augmentation of the train split, unless a flag turns it off.
         recipe: fields of `Recipe` that no shared flag sets, `optimizer` at least.
     """
 
@@ -61,6 +63,7 @@ def recipe_of(setup: Setup, args: argparse.Namespace, precision: str) -> Recipe:
         batch_size=args.batch_size,
         lr=args.lr,
         weight_decay=args.weight_decay,
+        targets=args.targets,
         augmentation=asdict(augmentation) if args.augment else None,
         class_weights=args.class_weights,
         oversample=args.oversample,
@@ -96,7 +99,7 @@ def run(setup: Setup, args: argparse.Namespace) -> int:
         else:
             require_writable(args.results_dir)
         if args.evaluate:
-            return report_saved(setup.name, setup.title, setup.build, args, device)
+            return report_saved(setup, args, device)
         return train_and_report(setup, args, device)
 
 
@@ -105,14 +108,14 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
     name, title = setup.name, setup.title
     splits = load_splits(args.data_dir, required=("train", "val"))
     train, val = splits["train"], splits["val"]
+    for split in (train, val):
+        with_targets(split, args.targets)  # raises before the work where there are no votes
     checkpoint = args.results_dir / f"{name}_checkpoint.pth"
-    if args.resume and args.precision == "auto":  # whatever was measured when the run began
-        precision = from_first(load_checkpoint, checkpoint)["recipe"]["precision"]
+    if args.resume and args.precision == "auto":  # whatever the run began with
+        precision = from_rank_0(load_checkpoint, checkpoint)["recipe"]["precision"]
     else:
-        precision = from_first(precision_name, args.precision, device)
+        precision = precision_name(args.precision, device)
     recipe = recipe_of(setup, args, precision)
-    if "soft_labels" in setup.recipe and not args.quiet:
-        print(f"soft labels: {recipe.soft_labels or 'none'}")
     classes = len(train.class_names)
     config = {**setup.config, "classes": classes}
     result = fit(
@@ -126,48 +129,44 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
         report=(lambda line: None) if args.quiet else print,
         config=config,
     )
-    run_record = {
+    chosen_by = "labels" if args.targets == "labels" else "raters' majority"
+    record = {
+        "title": title,
         "command": command_line(),
+        "targets": args.targets,
         "seed": args.seed,
         "epochs": recipe.epochs,
         "best_epoch": result.best_epoch,
-        "chosen_by": "accuracy on val, of the epochs' averaged weights",
+        "chosen_by": f"accuracy on val by the {chosen_by}, of the averaged weights of each epoch",
         "seconds": round(result.seconds, 1),
         "images_per_second": round(result.images_per_second),
         "parameters": parameter_count(result.model),
-        "train_counts": train.class_counts().tolist(),
+        "train_counts": train_counts(train),
         "precision": recipe.precision,
         "processes": world_size(),
         "recipe": asdict(recipe),
         "network": config,
         **describe_machine(device),
     }
-    one_view, _ = predict_views(result.model, val.images.to(device))
-    temperature = fit_temperature(one_view.cpu().numpy(), val.labels.numpy())
+    voted, targets = with_targets(val, args.targets)
+    one_view, _ = predict_views(result.model, voted.images.to(device))
+    record["temperature"] = fit_temperature(one_view.cpu().numpy(), targets.numpy())
     if rank() == 0:
-        save_model(
-            args.results_dir / f"{name}_model.pth",
-            name,
-            result.model,
-            config,
-            train.class_names,
-            temperature,
-            run_record,
-        )
+        path = args.results_dir / f"{name}_model.pth"
+        save_model(path, name, result.model, config, train.class_names, record)
         reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)
-    return report(name, title, [(result.model, temperature)], splits, run_record, args, device)
+    return report(
+        name, title, [(result.model, record["temperature"])], splits, record, args, device
+    )
 
 
-def report_saved(
-    name: str, title: str, build: Build, args: argparse.Namespace, device: torch.device
-) -> int:
-    """Writes the reports of saved weights, training nothing; several files make an ensemble."""
-    file = f"{name}_model.pth"
-    places = [args.results_dir / file, RESULTS_DIR / file]
-    paths = args.weights or [next((p for p in places if p.is_file()), places[0])]
+def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -> int:
+    """Writes the reports of saved weights; several files make an ensemble."""
+    name = setup.name
+    paths = args.weights or [saved_weights(name, args.results_dir, args.targets)]
     members, contents = [], []
     for path in paths:
-        model, content = load_model(path, name, build)
+        model, content = load_model(path, name, setup.build)
         members.append((model, content["temperature"]))
         contents.append(content)
         if rank() == 0:
@@ -175,16 +174,24 @@ def report_saved(
     class_names = contents[0]["class_names"]
     for path, content in zip(paths, contents, strict=True):
         if content["class_names"] != class_names:
-            raise UserError(f"{path} and {paths[0]} tell different classes apart; leave one out")
+            raise UserError(f"{path} and {paths[0]} have different classes; leave one out")
     splits = load_splits(args.data_dir, class_names=tuple(class_names))
     record = {**contents[0]["run"], "evaluated_by": command_line()}
-    record["weights"] = ", ".join(map(str, paths))
+    record["weights"] = ", ".join(path.as_posix() for path in paths)
     record["network"] = contents[0]["config"]
+    title = record["title"]  # of what was trained, whatever the flags of this command
     if len(paths) > 1:
         title = f"{title}, ensemble of {len(paths)}"
-        for key in ("parameters", "seconds"):
-            record[key] = sum(content["run"][key] for content in contents)
+        record |= {key: sum(c["run"][key] for c in contents) for key in ("parameters", "seconds")}
+        record["temperature"] = [content["temperature"] for content in contents]
     return report(name, title, members, splits, record, args, device)
+
+
+def saved_weights(name: str, folder: Path, targets: str) -> Path:
+    """Returns the weights file of a model in `folder`, or the reference's where it has none."""
+    own = folder / f"{name}_model.pth"
+    reference = REFERENCE_DIR / ("votes" if targets == "votes" else "") / own.name
+    return reference if reference.is_file() and not own.is_file() else own
 
 
 def report(
@@ -204,31 +211,32 @@ def report(
     Args:
         name: the model's name in file names.
         title: the model's name for people.
-        members: each network with its temperature; several are averaged in their probabilities.
-        splits: what to evaluate on.
-        run_record: how the weights came about.
+        members: each network with its temperature; the probabilities of several are averaged.
+        splits: the splits to evaluate on.
+        run_record: how the weights were made.
         args: the parsed flags.
         device: where to compute.
+
+    Returns:
+        The exit code.
     """
     class_names = next(iter(splits.values())).class_names
-    majority = max(range(len(class_names)), key=run_record["train_counts"].__getitem__)
-
     metrics, predictions = {}, {}
     for split_name, split in splits.items():
-        labels, images = split.labels.numpy(), split.images.to(device)
-        probs, live, calibrated = predict_members(members, images)
-        metrics[split_name] = evaluate(labels, probs, class_names, majority)
-        metrics[split_name]["digest"] = split.digest()
+        reported, live, calibrated = predict_members(members, split.images.to(device))
+        metrics[split_name] = judged(split, reported, run_record["train_counts"])
         if split_name != "train":
-            metrics[split_name]["ece"] = calibration_error(live, labels)
-            metrics[split_name]["ece_calibrated"] = calibration_error(calibrated, labels)
-            predictions[f"{split_name}_labels"] = labels.astype("int8")
-            predictions[f"{split_name}_probs"] = probs
+            if "temperature" in run_record:
+                voted = run_record["targets"] == "votes" and split.votes is not None
+                _, targets = (split, split.votes) if voted else with_targets(split, "labels")
+                metrics[split_name] |= calibration_of(live, calibrated, targets.numpy())
+            predictions[f"{split_name}_labels"] = split.labels.numpy().astype("int8")
+            if split.majority is not None:
+                predictions[f"{split_name}_majority"] = split.majority.numpy().astype("int8")
+            predictions[f"{split_name}_probs"] = reported
     if rank():
         return 0  # the first process writes
     record = {"model": name, "title": title, "class_names": list(class_names)}
-    temperatures = [temperature for _, temperature in members]
-    run_record = {**run_record, "temperature": sum(temperatures) / len(temperatures)}
     record |= {"parameters": run_record["parameters"], **metrics, "run": run_record}
     reports.write_predictions(args.results_dir, name, predictions)
     text = reports.write_results(args.results_dir, record, args.data_dir)
@@ -237,9 +245,36 @@ def report(
         reports.write_errors(args.results_dir, record, splits[shown], predictions)
     if not args.quiet:
         print(text)
-    following = reports.next_command(name, args.data_dir, args.results_dir)
+    following = next_command(name, args.data_dir, args.results_dir, args.targets)
     print(f"wrote {args.results_dir}/{name}_*; next: {following}")
     return 0
+
+
+def judged(split: Split, probs: np.ndarray, counts: dict[str, list[int]]) -> dict:
+    """Returns the reported numbers of a split, by the labels and by the raters if it has votes.
+
+    Args:
+        split: N images.
+        probs: float `(N, classes)`.
+        counts: see `train_counts`.
+    """
+    most_frequent = {kind: int(np.argmax(numbers)) for kind, numbers in counts.items()}
+    labels = split.labels.numpy()
+    result = evaluate(labels, probs, split.class_names, most_frequent["labels"])
+    result["digest"] = split.digest()
+    if split.votes is not None and (split.majority >= 0).any():
+        most = most_frequent.get("majority", most_frequent["labels"])
+        result["raters"] = evaluate_by_raters(split, probs, most)
+    return result
+
+
+def train_counts(train: Split) -> dict[str, list[int]]:
+    """Returns how many images each class has: by "labels", and by "majority" if there are votes."""
+    counts = {"labels": train.class_counts().tolist()}
+    if train.majority is not None:
+        decided = train.majority[train.majority >= 0]
+        counts["majority"] = torch.bincount(decided, minlength=len(train.class_names)).tolist()
+    return counts
 
 
 def load_splits(
@@ -251,7 +286,7 @@ def load_splits(
     """Loads every wanted split that is in `data_dir`, so that all faults show before the work.
 
     Args:
-        data_dir: the folder of the split files.
+        data_dir: folder of the split files.
         required: splits that must be there.
         class_names: what the classes must be; by default those of the first split.
         wanted: splits that are looked at; no other file is opened.
@@ -262,15 +297,31 @@ def load_splits(
     there = {*available_splits(data_dir), *required}
     splits = {name: load_split(data_dir, name) for name in wanted if name in there}
     if not splits:
-        raise UserError(f"{data_dir} holds no split; make it with: python dataset_preparation.py")
-    expected = class_names or next(iter(splits.values())).class_names
+        raise UserError(f"{data_dir} has no split; make it with: python dataset_preparation.py")
+    first = next(iter(splits.values()))
+    expected = class_names or first.class_names
     for name, split in splits.items():
+        fault = None
         if split.class_names != expected:
+            fault = f"has classes {', '.join(split.class_names)}; expected {', '.join(expected)}"
+        elif (split.votes is None) != (first.votes is None):
+            fault = "has votes and others have none, or the reverse"
+        if fault:
             raise UserError(
-                f"{split_path(data_dir, name)} has classes {', '.join(split.class_names)}; "
-                f"expected {', '.join(expected)}; make it anew with: python dataset_preparation.py"
+                f"{split_path(data_dir, name)} {fault}; "
+                "make all splits anew with: python dataset_preparation.py"
             )
     return splits
+
+
+def next_command(name: str, data_dir: Path, results_dir: Path, targets: str) -> str:
+    """Returns the command of the stage after the model called `name`."""
+    order = {"baseline": "softmax.py", "softmax": "basic_nn.py", "basic_nn": "advanced_network.py"}
+    if name in order:
+        return stage_command(order[name], data_dir, results_dir, targets)
+    votes = results_dir.name == "votes" and results_dir == default_results_dir(targets)
+    folder = results_dir.parent if votes else results_dir
+    return stage_command("compare_results.py", DATA_DIR, folder)
 
 
 def command_line() -> str:

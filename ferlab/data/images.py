@@ -1,4 +1,4 @@
-"""Picture files of a class-per-folder dataset: finding, reading, preprocessing."""
+"""Image files of a dataset with a folder for each class: finding, reading, preprocessing."""
 
 import re
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from ferlab.files import UserError
 
 FOLDERS = {"train": ("train",), "val": ("validation", "valid", "val"), "test": ("test",)}
 EXTENSIONS = frozenset(Image.registered_extensions())
-BATCH = 512  # pictures preprocessed at once
+BATCH = 512  # images preprocessed at once
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The readable pictures of one split, in file order.
+class Images:
+    """The readable images of one split, in file order.
 
     Attributes:
         files: N paths, relative to the dataset.
@@ -33,10 +33,10 @@ class Pictures:
     images: torch.Tensor
     labels: torch.Tensor
 
-    def __getitem__(self, index: Sequence[int] | np.ndarray) -> "Pictures":
+    def __getitem__(self, index: Sequence[int] | np.ndarray) -> "Images":
         index = np.asarray(index, dtype=np.int64)
         rows = torch.from_numpy(index)
-        return Pictures(self.files[index], self.images[rows], self.labels[rows])
+        return Images(self.files[index], self.images[rows], self.labels[rows])
 
 
 def find_splits(source: Path) -> dict[str, Path]:
@@ -64,7 +64,7 @@ def find_splits(source: Path) -> dict[str, Path]:
 
 
 def list_files(folder: Path) -> list[tuple[Path, int]]:
-    """Returns the picture files below a split's class folders with their labels, in number order.
+    """Returns the image files below a split's class folders with their labels, in number order.
 
     Raises:
         UserError: the class folders are not just those of CLASS_NAMES.
@@ -99,29 +99,29 @@ def _number_order(path: Path) -> list[tuple[int, int, str]]:
 
 
 def read_pixels(path: Path) -> torch.Tensor:
-    """Returns a picture as uint8 `(1 or 3, H, W)`, upright, its first frame if it has several.
+    """Returns an image as uint8 `(1 or 3, H, W)`, upright, its first frame if it has several.
 
     Raises:
         OSError, SyntaxError, ValueError: it cannot be read.
     """
-    with Image.open(path) as picture:
-        ImageOps.exif_transpose(picture, in_place=True)
-        if picture.mode.startswith("I"):  # 16 bits a pixel: keep the upper eight
-            picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
-        elif picture.mode != "L":
-            picture = picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
-        pixels = np.array(picture)
+    with Image.open(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I"):  # 16 bits a pixel: keep the upper eight
+            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        elif image.mode != "L":
+            image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
+        pixels = np.array(image)
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
 
 
-def read_split(folder: Path, source: Path, progress: tqdm) -> tuple[Pictures, list[dict]]:
-    """Reads and preprocesses a split's pictures.
+def read_split(folder: Path, source: Path, progress: tqdm) -> tuple[Images, list[dict]]:
+    """Reads and preprocesses a split's images.
 
     Returns:
-        The usable pictures, and one `{"file", "reason"}` for each that was skipped.
+        The usable images, and one `{"file", "reason"}` for each that was skipped.
 
     Raises:
-        UserError: wrong class folders, or a class without a usable picture.
+        UserError: wrong class folders, or a class without a usable image.
     """
     kept, batches, skipped = [], [], []
     pending: list[tuple[str, int, torch.Tensor]] = []  # all of one shape
@@ -145,7 +145,7 @@ def read_split(folder: Path, source: Path, progress: tqdm) -> tuple[Pictures, li
             pixels = read_pixels(path)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             unknown = isinstance(error, UnidentifiedImageError)
-            reason = "not a picture" if unknown else f"unreadable: {error}"
+            reason = "not an image" if unknown else f"unreadable: {error}"
             skipped.append({"file": name, "reason": reason})
             continue
         if pending and (len(pending) == BATCH or pixels.shape != pending[0][2].shape):
@@ -158,6 +158,6 @@ def read_split(folder: Path, source: Path, progress: tqdm) -> tuple[Pictures, li
     counts = torch.bincount(labels, minlength=len(CLASS_NAMES)).tolist()
     empty = [name for name, count in zip(CLASS_NAMES, counts, strict=True) if count == 0]
     if empty:
-        raise UserError(f"{folder}: no usable picture in {', '.join(empty)}")
+        raise UserError(f"{folder}: no usable image in {', '.join(empty)}")
     files = np.array([name for name, _ in kept], dtype=object)
-    return Pictures(files, torch.cat(batches), labels), skipped
+    return Images(files, torch.cat(batches), labels), skipped

@@ -5,17 +5,17 @@ import io
 import os
 import pickle
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ferlab.constants import CLASS_NAMES as CLASS_NAMES
-from ferlab.constants import IMAGE_SIZE
+from ferlab.constants import IMAGE_SIZE, RATERS
 from ferlab.files import UserError, atomic_path
 
 SPLITS = ("train", "val", "test")
-PARTS_SEED = 0  # of what lies in which part of a split
+OPTIONAL = ("votes", "majority", "agreement")
 
 
 @dataclass(frozen=True)
@@ -24,51 +24,50 @@ class Split:
 
     Attributes:
         images: float32 `(N, 1, 48, 48)` in [-1, 1].
-        labels: int64 `(N,)`, indices into `class_names`.
+        labels: int64 `(N,)`, the dataset's label, indices into `class_names`.
         class_names: the classes' names, alphabetical.
+        votes: float32 `(N, classes)`, the fraction of the raters' votes for each class, rows sum
+            to 1 or 0; None where the dataset has no votes, as all that follows.
+        majority: int64 `(N,)`, the class of the raters' majority, -1 for none of the classes.
+        agreement: int64 `(N,)`, how many of ten raters chose the majority's expression; 0 where
+            there is none. Above 0 with majority -1, that expression is contempt.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     class_names: tuple[str, ...]
+    votes: torch.Tensor | None = None
+    majority: torch.Tensor | None = None
+    agreement: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Returns the tensors of the split by name, without those that it lacks."""
+        names = ("images", "labels", *OPTIONAL)
+        return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
+
     def to(self, device: torch.device) -> "Split":
         """Returns the split with its tensors on `device`."""
-        return Split(self.images.to(device), self.labels.to(device), self.class_names)
+        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return Split(class_names=self.class_names, **moved)
 
     def take(self, rows: torch.Tensor) -> "Split":
         """Returns the split with the images that `rows` picks, indices or bool `(N,)`."""
-        return Split(self.images[rows], self.labels[rows], self.class_names)
+        taken = {name: tensor[rows] for name, tensor in self.tensors().items()}
+        return Split(class_names=self.class_names, **taken)
 
     def class_counts(self) -> torch.Tensor:
-        """Returns int64 `(classes,)`: how many images each class has."""
+        """Returns int64 `(classes,)`: how many images each class has by the labels."""
         return torch.bincount(self.labels, minlength=len(self.class_names))
 
     def digest(self) -> str:
-        """Returns 16 hex digits that change with any pixel, label or class name."""
+        """Returns 16 hex digits that change with any pixel, label, vote or class name."""
         state = hashlib.blake2b("\n".join(self.class_names).encode(), digest_size=8)
-        for tensor in (self.images, self.labels):
+        for tensor in self.tensors().values():
             state.update(tensor.cpu().contiguous().numpy())
         return state.hexdigest()
-
-
-def rows_of_part(part: str, count: int) -> torch.Tensor:
-    """Returns which of `count` images a part of a split holds: bool `(count,)`.
-
-    The parts "1/n" to "n/n" share the images out by chance, the same way each time.
-
-    Args:
-        part: such as "2/5", the second of five.
-        count: images in the split.
-    """
-    number, parts = map(int, part.split("/"))
-    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(PARTS_SEED))
-    inside = torch.zeros(count, dtype=torch.bool)
-    inside[drawn[number - 1 :: parts]] = True
-    return inside
 
 
 def gray_levels(images: torch.Tensor) -> torch.Tensor:
@@ -93,11 +92,8 @@ def save_splits(splits: dict[str, Split], data_dir: str | os.PathLike) -> None:
     with ExitStack() as written:
         for name, split in splits.items():
             temporary = written.enter_context(atomic_path(split_path(data_dir, name)))
-            content = {
-                "images": split.images.contiguous(),
-                "labels": split.labels.contiguous(),
-                "class_names": list(split.class_names),
-            }
+            content = {name: tensor.contiguous() for name, tensor in split.tensors().items()}
+            content["class_names"] = list(split.class_names)
             temporary.write_bytes(serialised(content))
 
 
@@ -149,33 +145,53 @@ def load_split(data_dir: str | os.PathLike, split: str) -> Split:
     path = split_path(data_dir, split)
     remedy = "make it with: python dataset_preparation.py"
     content = load_tensors(path, remedy, mmap=True)
-
-    def refuse(what: str) -> None:
-        raise UserError(f"{path}: {what}; {remedy}")
-
     missing = [key for key in ("images", "labels", "class_names") if key not in content]
-    if missing:
-        refuse(f"has no {' or '.join(missing)}")
-    images, labels, names = (content[key] for key in ("images", "labels", "class_names"))
-    if not isinstance(images, torch.Tensor) or not isinstance(labels, torch.Tensor):
-        refuse("images and labels must be tensors")
-    if images.dtype != torch.float32 or images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
-        refuse(
-            f"images are {images.dtype} {tuple(images.shape)}, "
-            f"not torch.float32 (N, 1, {IMAGE_SIZE}, {IMAGE_SIZE})"
-        )
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        refuse(f"labels are {labels.dtype} {tuple(labels.shape)}, not torch.int64 ({len(images)},)")
+    fault = f"has no {' or '.join(missing)}" if missing else fault_of(content)
+    if fault:
+        raise UserError(f"{path}: {fault}; {remedy}")
+    tensors = {key: content[key] for key in ("images", "labels", *OPTIONAL) if key in content}
+    loaded = Split(class_names=tuple(content["class_names"]), **tensors)
+    if loaded.majority is not None and loaded.agreement is None:  # the data contract's least
+        shown = (loaded.votes.amax(1) * RATERS).round().long()
+        loaded = replace(loaded, agreement=shown.where(loaded.majority >= 0, 0))
+    return loaded
+
+
+def fault_of(content: dict) -> str | None:
+    """Returns in what a split file's content breaks the data contract; None if in nothing."""
+    images, names = content["images"], content["class_names"]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        refuse("class_names must be a list of strings")
-    if len(labels) == 0:
-        refuse("holds no images")
-    if labels.min() < 0 or labels.max() >= len(names):
-        refuse(f"labels range from {labels.min()} to {labels.max()} for {len(names)} classes")
-    low, high = images.aminmax()
-    if not (low >= -1.0 and high <= 1.0):  # also catches NaN
-        refuse(f"pixels range from {low:g} to {high:g}, not within [-1, 1]")
-    return Split(images, labels, tuple(names))
+        return "class_names must be a list of strings"
+    if not isinstance(images, torch.Tensor) or images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
+        return f"images must be a tensor (N, 1, {IMAGE_SIZE}, {IMAGE_SIZE})"
+    if len(images) == 0:
+        return "holds no images"
+    if ("votes" in content) != ("majority" in content):
+        return "votes and majority must both be there, or neither"
+    count, classes = len(images), len(names)
+    for key, dtype, shape, low, high in (
+        ("images", torch.float32, images.shape, -1, 1),
+        ("labels", torch.int64, (count,), 0, classes - 1),
+        ("votes", torch.float32, (count, classes), 0, 1),
+        ("majority", torch.int64, (count,), -1, classes - 1),
+        ("agreement", torch.int64, (count,), 0, RATERS),
+    ):
+        tensor = content.get(key)
+        if tensor is None and key in OPTIONAL:
+            continue
+        if not isinstance(tensor, torch.Tensor):
+            return f"{key} must be a tensor"
+        if tensor.dtype != dtype or tensor.shape != shape:
+            found = f"{tensor.dtype} {tuple(tensor.shape)}"
+            return f"{key} is {found}, not {dtype} {tuple(shape)}, for {classes} classes"
+        least, most = tensor.aminmax()
+        if not (least >= low and most <= high):  # catches NaN too
+            return f"{key} ranges from {least:g} to {most:g}, not within [{low}, {high}]"
+    if "votes" in content:
+        sums = content["votes"].sum(1)
+        if not (sums.isclose(torch.ones(())) | (sums == 0)).all():
+            return "a row of votes sums neither to 1 nor to 0"
+    return None
 
 
 def available_splits(data_dir: str | os.PathLike) -> list[str]:

@@ -1,4 +1,4 @@
-"""Confidence that means what it says: temperature scaling and its measure."""
+"""Calibrated confidence: temperature scaling, and the error that it reduces."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -7,35 +7,52 @@ from scipy.special import log_softmax
 BINS = 15  # as in the paper below
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the temperature by which to divide logits so that their probabilities are honest.
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Returns the temperature by which logits are divided to calibrate their probabilities.
 
-    Minimises the negative log-likelihood (Guo et al. 2017, arXiv 1706.04599). Dividing changes no
-    prediction, only how sure it sounds: above 1 the network was too sure, below 1 too hesitant.
+    Minimises the cross-entropy (Guo et al. 2017, arXiv 1706.04599). Dividing changes no
+    prediction, only its confidence: above 1 the network was too confident, below 1 not enough.
 
     Args:
         logits: float `(N, classes)`, of images the network was not trained on.
-        labels: int `(N,)`.
+        targets: float `(N, classes)`, distributions: of the votes, or 1 for the label.
     """
 
     def loss(log_temperature: float) -> float:
-        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return -scaled[np.arange(len(labels)), labels].mean()
+        return cross_entropy(logits / np.exp(log_temperature), targets)
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def calibration_error(probs: np.ndarray, labels: np.ndarray) -> float:
+def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Returns the mean cross-entropy of the softmax of `logits` with the distributions `targets`.
+
+    Args:
+        logits: float `(N, classes)`, or the logarithms of probabilities.
+        targets: float `(N, classes)`.
+    """
+    return float(-(targets * log_softmax(logits, axis=1)).sum(1).mean())
+
+
+def entropy(targets: np.ndarray) -> float:
+    """Returns the mean entropy of the distributions `targets`, float `(N, classes)`, in nats."""
+    logs = np.log(targets, out=np.zeros_like(targets), where=targets > 0)
+    return float(-(targets * logs).sum(1).mean())
+
+
+def calibration_error(probs: np.ndarray, targets: np.ndarray) -> float:
     """Returns the expected calibration error (same source), in [0, 1].
 
-    How far, on average, the confidence of predictions is from the share of them that is right;
-    predictions are put into `BINS` equal ranges of confidence.
+    The mean distance between the confidence of predictions and the fraction of them that is
+    correct, over `BINS` equal ranges of confidence. With votes as targets, a prediction is correct
+    to the fraction of the raters who voted for it.
 
     Args:
         probs: float `(N, classes)`.
-        labels: int `(N,)`.
+        targets: float `(N, classes)`, distributions: of the votes, or 1 for the label.
     """
-    confidence, right = probs.max(1), probs.argmax(1) == labels
+    preds, confidence = probs.argmax(1), probs.max(1)
+    correct = targets[np.arange(len(preds)), preds]
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, right - confidence, BINS)  # a bin's count times its gap
-    return float(np.abs(gaps).sum() / len(labels))
+    gaps = np.bincount(bins, correct - confidence, BINS)  # a bin's count times its gap
+    return float(np.abs(gaps).sum() / len(preds))

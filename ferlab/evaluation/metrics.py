@@ -1,40 +1,16 @@
-"""Predictions and the numbers that are reported about them."""
+"""The numbers that are reported of a model's predictions, by the labels and by the raters."""
 
 import numpy as np
-import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from torch import nn
 
-from ferlab.training.prediction import predict_views
+from ferlab.constants import RATERS
+from ferlab.data.splits import Split
+from ferlab.evaluation.calibration import calibration_error, cross_entropy, entropy
 
 BOOTSTRAP_SAMPLES = 10_000
 CONFIDENCE = 0.95
-
-
-def predict_members(
-    members: list[tuple[nn.Module, float]], images: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the mean probabilities of one network or several.
-
-    Args:
-        members: each network with its temperature.
-        images: float32 `(N, 1, 48, 48)` in [-1, 1], on the device to compute on.
-
-    Returns:
-        Three times float32 `(N, classes)`: of logits averaged over two views, which is what is
-        reported; of the plain view alone, which is what the live program sees; and of that view
-        with each network's logits divided by its temperature.
-    """
-    sums: list[torch.Tensor] = []
-    for model, temperature in members:
-        model = model.to(images.device, memory_format=torch.channels_last)
-        plain, mirrored = predict_views(model, images)
-        logits = ((plain + mirrored) / 2, plain, plain / temperature)
-        probs = [each.softmax(1) for each in logits]
-        sums = [a + b for a, b in zip(sums, probs, strict=True)] if sums else probs
-    reported, live, calibrated = ((each / len(members)).cpu().numpy() for each in sums)
-    return reported, live, calibrated
+LEAST_AGREEING = 5  # raters: fewer make no majority, but for rare cases
 
 
 def evaluate(
@@ -61,11 +37,8 @@ def evaluate(
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, preds, labels=classes, zero_division=0
     )
-    interval = binomtest(int(matrix.trace()), len(labels)).proportion_ci(CONFIDENCE, "wilson")
     return {
-        "n": len(labels),
-        "accuracy": float(matrix.trace() / len(labels)),
-        "accuracy_interval": [float(interval.low), float(interval.high)],
+        **accuracy_of(int(matrix.trace()), len(labels)),
         "macro_precision": float(precision.mean()),
         "macro_recall": float(recall.mean()),
         "macro_f1": float(f1.mean()),
@@ -82,6 +55,83 @@ def evaluate(
             for index, name in enumerate(class_names)
         },
         "confusion_matrix": matrix.tolist(),
+    }
+
+
+def accuracy_of(correct: int, n: int) -> dict:
+    """Returns n, accuracy and Wilson's 95 % interval of `correct` predictions among `n`."""
+    interval = binomtest(correct, n).proportion_ci(CONFIDENCE, "wilson")
+    return {
+        "n": n,
+        "accuracy": correct / n,
+        "accuracy_interval": [float(interval.low), float(interval.high)],
+    }
+
+
+def evaluate_by_raters(split: Split, probs: np.ndarray, most_frequent: int) -> dict:
+    """Returns the reported numbers of one split by the votes of the raters, as plain types.
+
+    Args:
+        split: N images with votes.
+        probs: float `(N, classes)`.
+        most_frequent: the most frequent majority in the train split.
+
+    Returns:
+        What `evaluate` returns, with the majority as the true class. The accuracy counts the images
+        whose majority is contempt, `contempt` many, as errors (protocol of Barsoum et al. 2016,
+        arXiv 1608.01041). Further: the accuracy of the dataset's label; both accuracies by the
+        number of agreeing raters; of the errors by the labels, how often the raters agree with the
+        model and with the label; the cross-entropy with the votes, and the entropy of the votes,
+        which is its lower bound.
+    """
+    labels, votes, majority, agreement = (
+        tensor.cpu().numpy()
+        for tensor in (split.labels, split.votes, split.majority, split.agreement)
+    )
+    preds, decided = probs.argmax(1), majority >= 0
+    contempt = (agreement > 0) & ~decided
+    judged, correct = decided | contempt, preds == majority
+    result = evaluate(majority[decided], probs[decided], split.class_names, most_frequent)
+    result |= accuracy_of(int(correct[judged].sum()), int(judged.sum()))
+    result["majority_accuracy"] = float((majority == most_frequent)[judged].mean())
+    errors = preds != labels
+    voted = votes.sum(1) > 0
+    return result | {
+        "contempt": int(contempt.sum()),
+        "label_accuracy": float((labels == majority)[judged].mean()),
+        "by_agreement": [
+            {
+                "raters": raters,
+                "n": int(chosen.sum()),
+                "accuracy": float(correct[chosen].mean()),
+                "label_accuracy": float((labels == majority)[chosen].mean()),
+            }
+            for raters in range(LEAST_AGREEING, RATERS + 1)
+            if (chosen := judged & (agreement == raters)).any()
+        ],
+        "errors": {
+            "n": int(errors.sum()),
+            "raters_with_model": int((errors & decided & correct).sum()),
+            "raters_with_label": int((errors & decided & (labels == majority)).sum()),
+        },
+        "votes_cross_entropy": cross_entropy(np.log(probs[voted] + 1e-12), votes[voted]),
+        "votes_entropy": entropy(votes[voted]),
+    }
+
+
+def calibration_of(live: np.ndarray, calibrated: np.ndarray, targets: np.ndarray) -> dict:
+    """Returns the calibration error of one view, before and after the temperature.
+
+    Args:
+        live: float `(N, classes)`, probabilities of the plain view.
+        calibrated: the same after the temperature.
+        targets: float `(N, classes)`: 1 for the label, or the fractions of the votes; rows that sum
+            to 0 are left out.
+    """
+    voted = targets.sum(1) > 0
+    return {
+        "ece": calibration_error(live[voted], targets[voted]),
+        "ece_calibrated": calibration_error(calibrated[voted], targets[voted]),
     }
 
 

@@ -1,6 +1,6 @@
-"""The pictures: training curves, confusion matrix, errors, comparison of the models.
+"""The plots: training curves, confusion matrices, errors, comparison of the models.
 
-They are drawn without pyplot, so that no backend or setting of the importing program is touched.
+They are drawn by Agg, without pyplot, whatever backend the environment names.
 Equal numbers give equal bytes.
 """
 
@@ -8,8 +8,11 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator, Sequence
 
-import matplotlib
 import numpy as np
+
+os.environ["MPLBACKEND"] = "agg"  # shells of notebooks name backends that may not be installed
+
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -37,12 +40,12 @@ STYLE = {
     "legend.frameon": False,
 }
 TRAIN_NOTE = (
-    "train is measured while learning, on augmented faces, with dropout where the model has it;\n"
-    "val afterwards, on plain faces. That is why train may look worse than val"
+    "train is measured during training, on augmented images, with dropout where the model has it;\n"
+    "val afterwards, on plain images. Train may therefore be worse than val"
 )
 INTERVAL_NOTE = (
-    "black lines: 95 % intervals; they tell what other images of the kind would change,\n"
-    "not what training again with another seed would"
+    "black lines: 95 % intervals, for other images of the same kind;\n"
+    "training again with another seed adds to them"
 )
 
 
@@ -61,7 +64,7 @@ def plot_curves(
     best = history[epochs.index(best_epoch)]
     marker = "o" if len(epochs) == 1 else ""  # a line through one point is invisible
     ring = {"ms": 9, "mfc": "none", "mec": DARK, "mew": 1.5, "clip_on": False}
-    with _picture(path, 8.4, 4.1) as figure:
+    with _figure(path, 8.4, 4.1) as figure:
         panels = figure.subplots(1, 2)
         for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
             for split, colour, dashes in (("train", ORANGE, "--"), ("val", BLUE, "-")):
@@ -79,46 +82,52 @@ def plot_curves(
         figure.supxlabel(TRAIN_NOTE, fontsize=8.5, color=GREY)
 
 
-def plot_confusion_matrix(
-    path: str | os.PathLike, title: str, matrix: np.ndarray, class_names: Sequence[str]
+def plot_confusion_matrices(
+    path: str | os.PathLike, title: str, matrices: dict[str, np.ndarray], class_names: Sequence[str]
 ) -> None:
-    """Draws a confusion matrix: colour and percentage by row, count below.
+    """Draws confusion matrices side by side: colour and percentage by row, count below.
 
     Args:
         path: the PNG file.
-        title: stands above.
-        matrix: int `(classes, classes)`, rows true, columns predicted.
+        title: title of the figure.
+        matrices: int `(classes, classes)`, rows true, columns predicted, by their title.
         class_names: the classes' names.
     """
-    support = matrix.sum(1)
-    shares = matrix / np.maximum(support, 1)[:, None]  # a class without images: a row of zeros
-    with _picture(path, 7.2, 7) as figure:
-        axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), share in np.ndenumerate(shares):
-            axes.text(
-                column,
-                row,
-                f"{100 * share:.0f} %\n{matrix[row, column]:,}",
-                ha="center",
-                va="center",
-                fontsize=9,
-                fontweight="bold" if row == column else "normal",
-                color="white" if share > 0.58 else DARK,
-            )
-        names = [f"{name}\n{count:,}" for name, count in zip(class_names, support, strict=True)]
-        axes.set_xticks(range(len(names)), class_names)
-        axes.set_yticks(range(len(names)), names)
-        borders = np.arange(0.5, len(names) - 1)
-        axes.set_xticks(borders, minor=True)
-        axes.set_yticks(borders, minor=True)
-        axes.grid(which="minor", color="white", lw=2)
-        axes.tick_params(which="both", length=0)
-        axes.spines[:].set_visible(False)
-        axes.set(xlabel="predicted", ylabel="true")
+    with _figure(path, 7.2 * len(matrices), 7) as figure:
+        panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+        for axes, (subtitle, matrix) in zip(panels, matrices.items(), strict=True):
+            _draw_matrix(axes, matrix, class_names)
+            axes.set_title(subtitle)
         figure.suptitle(title, fontsize=12, fontweight="bold")
-        note = "each row adds up to 100 % of a true class; the diagonal is the class's recall"
+        note = "each row adds up to 100 % of a true class; the diagonal is the recall of the class"
         figure.supxlabel(note, fontsize=8.5, color=GREY)
+
+
+def _draw_matrix(axes: Axes, matrix: np.ndarray, class_names: Sequence[str]) -> None:
+    support = matrix.sum(1)
+    fractions = matrix / np.maximum(support, 1)[:, None]  # a class without images: a row of zeros
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), fraction in np.ndenumerate(fractions):
+        axes.text(
+            column,
+            row,
+            f"{100 * fraction:.0f} %\n{matrix[row, column]:,}",
+            ha="center",
+            va="center",
+            fontsize=9,
+            fontweight="bold" if row == column else "normal",
+            color="white" if fraction > 0.58 else DARK,
+        )
+    names = [f"{name}\n{count:,}" for name, count in zip(class_names, support, strict=True)]
+    axes.set_xticks(range(len(names)), class_names)
+    axes.set_yticks(range(len(names)), names)
+    borders = np.arange(0.5, len(names) - 1)
+    axes.set_xticks(borders, minor=True)
+    axes.set_yticks(borders, minor=True)
+    axes.grid(which="minor", color="white", lw=2)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="predicted", ylabel="true")
 
 
 def plot_errors(
@@ -128,68 +137,77 @@ def plot_errors(
     labels: np.ndarray,
     probs: np.ndarray,
     class_names: Sequence[str],
+    majority: np.ndarray | None = None,
 ) -> None:
-    """Draws the wrongly predicted faces of which the network was most certain.
-
-    Many of them are errors of the label, which is what the picture is there to show.
+    """Draws the most confident errors by the labels, many of which are errors of the label.
 
     Args:
         path: the PNG file.
-        title: stands above.
+        title: title of the figure.
         images: `(N, 48, 48)`, from black -1 to white 1.
-        labels: int `(N,)`, the true classes.
+        labels: int `(N,)`, the dataset's labels.
         probs: `(N, classes)`.
         class_names: the classes' names.
+        majority: int `(N,)`, class of the raters' majority, -1 for none; None without votes.
     """
     preds = probs.argmax(1)
     wrong = np.flatnonzero(preds != labels)
     worst = wrong[np.argsort(-probs[wrong].max(1), kind="stable")][: ERROR_GRID[0] * ERROR_GRID[1]]
-    with _picture(path, 8.4, 7.2) as figure:
+    with _figure(path, 8.4, 7.2 if majority is None else 8.2) as figure:
         panels = figure.subplots(*ERROR_GRID)
         for axes in panels.flat:
             axes.set_axis_off()
         for axes, index in zip(panels.flat, worst, strict=False):
             axes.imshow(images[index], cmap="gray", vmin=-1, vmax=1)
-            predicted = f"{class_names[preds[index]]} {100 * probs[index].max():.0f} %"
-            axes.set_title(f"{predicted}\n(label: {class_names[labels[index]]})", fontsize=8.5)
+            lines = [
+                f"{class_names[preds[index]]} {100 * probs[index].max():.0f} %",
+                f"label: {class_names[labels[index]]}",
+            ]
+            if majority is not None:
+                raters = "no majority" if majority[index] < 0 else class_names[majority[index]]
+                lines.append(f"raters: {raters}")
+            axes.set_title("\n".join(lines), fontsize=8.5)
         figure.suptitle(title, fontsize=12, fontweight="bold")
-        note = (
-            f"of {len(wrong):,} errors among {len(labels):,} faces; in brackets the dataset's label"
-        )
+        note = f"of {len(wrong):,} errors by the labels among {len(labels):,} images"
         figure.supxlabel(note, fontsize=8.5, color=GREY)
 
 
 def plot_comparison(
-    path: str | os.PathLike, split: str, rows: Sequence[dict], majority_accuracy: float
+    path: str | os.PathLike, split: str, rows: Sequence[dict], most_frequent_accuracy: float
 ) -> None:
-    """Draws the models' accuracy and macro F1 with their 95 % intervals, from top to bottom.
+    """Draws the models' accuracy by the labels and by the raters, with 95 % intervals.
 
     Args:
         path: the PNG file.
         split: the split the numbers are of.
-        rows: one dict a model, at least one: title, n (images), accuracy, accuracy_interval,
-            macro_f1, macro_f1_interval, note (one or two short lines beside the bars).
-        majority_accuracy: of always answering the majority class, drawn as a line.
+        rows: one dict a model, from top to bottom, at least one: title, n (images), accuracy,
+            accuracy_interval, note (one or two short lines beside the bars), and, with votes,
+            raters, a dict of n, accuracy, accuracy_interval.
+        most_frequent_accuracy: accuracy by the labels of always predicting the most frequent class,
+            drawn as a line.
     """
     places = np.arange(len(rows))
-    with _picture(path, 8.4, 2 + 0.72 * len(rows)) as figure:
+    judges = [("by the labels", BLUE, rows)]
+    if all("raters" in row for row in rows):
+        judges.append(("by the raters' majority", ORANGE, [row["raters"] for row in rows]))
+    height = 0.72 / len(judges)
+    with _figure(path, 8.4, 2 + 0.72 * len(rows)) as figure:
         axes = figure.subplots()
-        label = f"always the majority class: {_percent(majority_accuracy)}"
-        axes.axvline(majority_accuracy, color=DARK, lw=1.2, ls="--", label=label, zorder=3)
-        for key, label, colour, shift in (
-            ("accuracy", "accuracy", BLUE, -0.19),
-            ("macro_f1", "macro F1", ORANGE, 0.19),
-        ):
-            values = np.array([row[key] for row in rows])
-            low, high = np.array([row[f"{key}_interval"] for row in rows]).T
+        label = f"always the most frequent label: {_percent(most_frequent_accuracy)}"
+        axes.axvline(most_frequent_accuracy, color=DARK, lw=1.2, ls="--", label=label, zorder=3)
+        for number, (judge, colour, numbers) in enumerate(judges):
+            heights = places + (number - (len(judges) - 1) / 2) * height
+            values = np.array([row["accuracy"] for row in numbers])
+            low, high = np.array([row["accuracy_interval"] for row in numbers]).T
             errors = np.maximum([values - low, high - values], 0)
-            axes.barh(places + shift, values, 0.34, color=colour, label=label)
-            axes.errorbar(values, places + shift, xerr=errors, fmt="none", ecolor=DARK, lw=1.3)
-            for place, value, end in zip(places, values, np.maximum(values, high), strict=True):
-                at = (end + 0.008, place + shift)
-                share = f"{100 * value:.1f} %"
-                text = axes.text(*at, share, va="center", color=colour, zorder=4)
-                text.set_bbox({"fc": "white", "ec": "none", "pad": 1})
+            label = f"{judge}, {numbers[0]['n']:,} images"
+            axes.barh(heights, values, 0.9 * height, color=colour, label=label)
+            axes.errorbar(values, heights, xerr=errors, fmt="none", ecolor=DARK, lw=1.3)
+            for place, value, end in zip(heights, values, high, strict=True):
+                text = axes.text(
+                    max(value, end) + 0.008, place, _percent(value), va="center", color=colour
+                )
+                text.set(zorder=4, bbox={"fc": "white", "ec": "none", "pad": 1})
         beside = {"transform": axes.get_yaxis_transform(), "va": "center"}
         for place, row in zip(places, rows, strict=True):
             axes.text(1.01, place, row["note"], color=GREY, fontsize=9, **beside)
@@ -200,7 +218,7 @@ def plot_comparison(
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.xaxis.set_major_formatter(_percent)
         axes.grid(axis="x")
-        _legend(figure, axes, f"Accuracy and macro F1 on {rows[0]['n']:,} {split} images")
+        _legend(figure, axes, f"Accuracy on the {split} split")
         figure.supxlabel(INTERVAL_NOTE, fontsize=8.5, color=GREY)
 
 
@@ -223,7 +241,7 @@ def plot_tuning(
     names = [None, *defaults]  # the first panel is over the trials' numbers
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    with _picture(path, 3.3 * columns, 1.3 + 2.6 * lines) as figure:
+    with _figure(path, 3.3 * columns, 1.3 + 2.6 * lines) as figure:
         panels = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
         for axes, name in zip(panels, names, strict=False):
             values = [row["trial"] if name is None else row["params"][name] for row in trials]
@@ -262,7 +280,7 @@ def plot_tuning(
 
 
 @contextlib.contextmanager
-def _picture(path: str | os.PathLike, width: float, height: float) -> Iterator[Figure]:
+def _figure(path: str | os.PathLike, width: float, height: float) -> Iterator[Figure]:
     """Yields an empty figure of `width` by `height` inches and writes it to `path` as PNG."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -273,12 +291,12 @@ def _picture(path: str | os.PathLike, width: float, height: float) -> Iterator[F
 
 
 def _legend(figure: Figure, axes: Axes, title: str) -> None:
-    """Puts the picture's title and, below it, the legend of `axes` above all panels."""
+    """Puts the figure's title and, below it, the legend of `axes` above all panels."""
     handles, labels = axes.get_legend_handles_labels()
     heading = {"title": title, "title_fontproperties": {"weight": "bold", "size": 12}}
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), **heading)
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 2), **heading)
 
 
-def _percent(share: float, position: int | None = None) -> str:
-    """Writes a share with at most one decimal, 0.275 as "27.5 %"; also formats an axis."""
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+def _percent(fraction: float, position: int | None = None) -> str:
+    """Returns a fraction with at most one decimal, 0.275 as "27.5 %"; also formats an axis."""
+    return f"{100 * fraction:.1f}".removesuffix(".0") + " %"

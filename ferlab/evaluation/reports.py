@@ -3,24 +3,39 @@
 import csv
 import json
 import os
-import textwrap
 from pathlib import Path
 
 import numpy as np
 
-from ferlab.cli import stage_command
+from ferlab.cli import wrapped
 from ferlab.data.splits import Split
-from ferlab.evaluation.plots import plot_confusion_matrix, plot_curves, plot_errors
+from ferlab.evaluation.plots import plot_confusion_matrices, plot_curves, plot_errors
 from ferlab.files import atomic_path, write_text
-from ferlab.training.checkpoint import script_of
 
-STAGES = (
-    "baseline.py",
-    "softmax.py",
-    "basic_nn.py",
-    "advanced_network.py",
-    "compare_results.py",
-)
+TARGETS = {
+    "labels": "the dataset's labels",
+    "votes": "the votes of ten raters (FER+), as a distribution over the classes",
+}
+LABEL_ROWS = {  # label: key, and key of its interval
+    "accuracy [95 % interval]": ("accuracy", "accuracy_interval"),
+    "always the most frequent class": ("majority_accuracy", None),
+    "balanced accuracy": ("balanced_accuracy", None),
+    "macro precision": ("macro_precision", None),
+    "macro recall": ("macro_recall", None),
+    "macro F1 [95 % interval]": ("macro_f1", "macro_f1_interval"),
+}
+RATER_ROWS = {
+    "images with a majority": ("n", None),
+    "of these contempt, always an error": ("contempt", None),
+    **LABEL_ROWS,
+    "accuracy of the dataset's label": ("label_accuracy", None),
+    "cross-entropy with the votes": ("votes_cross_entropy", None),
+    "its lower bound, the raters'": ("votes_entropy", None),
+}
+CALIBRATION_ROWS = {
+    "calibration error": ("ece", None),
+    "... after temperature": ("ece_calibrated", None),
+}
 
 
 def write_results(folder: Path, record: dict, data_dir: Path) -> str:
@@ -29,17 +44,23 @@ def write_results(folder: Path, record: dict, data_dir: Path) -> str:
     Args:
         folder: the results folder.
         record: `{"model", "title", "class_names", "parameters", "train", "val", "test", "run"}`,
-            a split's entry as `evaluation.evaluate` returns it, missing where it was not there.
-        data_dir: where the splits came from.
+            a split's entry as `stage.judged` returns it, missing where the split was not there.
+        data_dir: folder of the splits.
     """
     name, text = record["model"], results_text(record, data_dir)
     write_text(folder / f"{name}_metrics.json", json.dumps(record, indent=2) + "\n")
     write_text(folder / f"{name}_results.txt", text)
     split = last_split(record)
-    plot_confusion_matrix(
+    numbers = {"the labels": record[split]}
+    if "raters" in record[split]:
+        numbers["the raters' majority"] = record[split]["raters"]
+    plot_confusion_matrices(
         folder / f"{name}_confusion_matrix.png",
-        f"{record['title']}, {split} split: accuracy {record[split]['accuracy']:.3f}",
-        np.array(record[split]["confusion_matrix"]),
+        f"{record['title']}, {split} split",
+        {
+            f"by {judge}: accuracy {part['accuracy']:.3f}": np.array(part["confusion_matrix"])
+            for judge, part in numbers.items()
+        },
         record["class_names"],
     )
     return text
@@ -69,27 +90,19 @@ def write_errors(
         split.labels.numpy(),
         predictions[f"{shown}_probs"],
         split.class_names,
+        predictions.get(f"{shown}_majority"),
     )
 
 
 def write_predictions(folder: Path, name: str, predictions: dict[str, np.ndarray]) -> None:
-    """Writes `<split>_labels` int8 `(N,)` and `<split>_probs` float32 `(N, classes)`."""
+    """Writes `<split>_labels` and `_majority`, int8 `(N,)`, and `_probs` float32 `(N, classes)`."""
     with atomic_path(folder / f"{name}_predictions.npz") as path, path.open("wb") as file:
         np.savez_compressed(file, **predictions)
 
 
 def last_split(record: dict) -> str:
-    """Returns the split that the text and the plot show in full: test, else val, else train."""
+    """Returns the split that the text and the plots show in full: test, else val, else train."""
     return next(split for split in ("test", "val", "train") if split in record)
-
-
-def next_command(name: str, data_dir: Path, results_dir: Path) -> str:
-    """Returns the command of the stage after the model called `name`."""
-    script = script_of(name)
-    following = STAGES[STAGES.index(script) + 1] if script in STAGES[:-1] else STAGES[-1]
-    if following == STAGES[-1]:
-        return stage_command(following, results_dir=results_dir)
-    return stage_command(following, data_dir, results_dir)
 
 
 def results_text(record: dict, data_dir: str | os.PathLike) -> str:
@@ -98,50 +111,91 @@ def results_text(record: dict, data_dir: str | os.PathLike) -> str:
     splits = [split for split in ("train", "val", "test") if split in record]
     title = record["title"]
     lines = [title, "=" * len(title), ""]
-    lines += _pairs(
-        {
-            "data": f"{Path(data_dir).as_posix()}: "
-            + ", ".join(f"{split} {record[split]['n']:,}" for split in splits),
-            "classes": ", ".join(record["class_names"]),
-            "weights chosen by": run["chosen_by"],
-            "test": "read once, after training",
-        }
-    )
-    lines += ["", *_split_table(record, splits), ""]
-    lines += [f"Each class, {shown} split", *_class_table(record[shown]["per_class"]), ""]
-    lines += [
-        f"Confusion matrix, {shown} split (rows: true class, columns: predicted)",
-        *_matrix(record[shown]["confusion_matrix"], record["class_names"]),
-        "",
-        "The run",
-        *_pairs(_run_facts(record)),
-    ]
+    facts = {
+        "data": f"{Path(data_dir).as_posix()}: "
+        + ", ".join(f"{split} {record[split]['n']:,}" for split in splits),
+        "classes": ", ".join(record["class_names"]),
+        "targets": TARGETS[run["targets"]],
+        "weights chosen by": run["chosen_by"],
+    }
+    if "test" in record:
+        evaluated = "evaluated from saved weights; nothing was trained or chosen"
+        facts["test"] = evaluated if "evaluated_by" in run else "read once, after training"
+    lines += [*_pairs(facts), "", *_split_table(record, splits), ""]
+    judges = [("by the labels", record[shown])]
+    if "raters" in record[shown]:
+        judges.append(("by the raters' majority", record[shown]["raters"]))
+        lines += [*_agreement_table(record[shown], shown), ""]
+    for judge, numbers in judges:
+        lines += [f"Each class {judge}, {shown} split", *_class_table(numbers["per_class"]), ""]
+    for judge, numbers in judges:
+        lines += [
+            f"Confusion matrix {judge}, {shown} split (rows: true class, columns: predicted)",
+            *_matrix(numbers["confusion_matrix"], record["class_names"]),
+            "",
+        ]
+    lines += ["The run", *_pairs(_run_facts(record))]
     return "\n".join(lines) + "\n"
 
 
 def _split_table(record: dict, splits: list[str]) -> list[str]:
-    """A column a split; intervals are 95 %: Wilson's for accuracy, bootstrap for macro F1."""
-    rows = {
-        "accuracy": ("accuracy", "accuracy_interval"),
-        "always the majority class": ("majority_accuracy", None),
-        "balanced accuracy": ("balanced_accuracy", None),
-        "macro precision": ("macro_precision", None),
-        "macro recall": ("macro_recall", None),
-        "macro F1": ("macro_f1", "macro_f1_interval"),
-        "calibration error": ("ece", None),
-        "... after temperature": ("ece_calibrated", None),
-    }
-    lines = [f"{'[95 % interval]':27}" + "".join(f"{split:>24}" for split in splits)]
-    for label, (key, interval) in rows.items():
-        cells = []
-        for split in splits:
-            cell = f"{record[split][key]:.4f}" if key in record[split] else "-"
-            if interval:
-                low, high = record[split][interval]
-                cell += f" [{low:.4f}, {high:.4f}]"
-            cells.append(f"{cell:>24}")
-        lines.append(f"{label:27}" + "".join(cells))
+    """A column for each split; 95 % intervals: Wilson's for accuracy, bootstrap for macro F1."""
+    own = "votes" if record["run"]["targets"] == "votes" else "labels"
+    blocks: list[tuple[str, list[dict], dict]] = [
+        ("By the dataset's labels", [record[split] for split in splits], LABEL_ROWS)
+    ]
+    if all("raters" in record[split] for split in splits):
+        raters = [record[split]["raters"] for split in splits]
+        blocks.append(("By the raters' majority", raters, RATER_ROWS))
+    if any("ece" in record[split] for split in splits):
+        heading = f"Calibration by the {own}, one view"
+        blocks.append((heading, [record[split] for split in splits], CALIBRATION_ROWS))
+    lines = []
+    for heading, columns, rows in blocks:
+        lines += [""] if lines else []
+        lines.append(f"{heading:35}" + "".join(f"{split:>22}" for split in splits))
+        for label, (key, interval) in rows.items():
+            cells = "".join(f"{_cell(numbers, key, interval):>22}" for numbers in columns)
+            lines.append(f"  {label:33}{cells}")
     return lines
+
+
+def _cell(numbers: dict, key: str, interval: str | None) -> str:
+    """Returns a number with its interval, as "0.5000 [.478, .522]"; "-" where it is missing."""
+    value = numbers.get(key)
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if interval is None:
+        return f"{value:.4f}"
+    low, high = (f"{bound:.3f}".removeprefix("0") for bound in numbers[interval])
+    return f"{value:.4f} [{low}, {high}]"
+
+
+def _agreement_table(numbers: dict, split: str) -> list[str]:
+    """Accuracy by the number of raters who agree, and with whom they side in the errors."""
+    lines = [
+        f"Accuracy by the number of agreeing raters, {split} split",
+        f"  {'raters of ten':>13} {'images':>8} {'model':>8} {'label':>8}",
+    ]
+    for row in numbers["raters"]["by_agreement"]:
+        lines.append(
+            f"  {row['raters']:13} {row['n']:8,} {row['accuracy']:8.4f}"
+            f" {row['label_accuracy']:8.4f}"
+        )
+    errors = numbers["raters"]["errors"]
+    count = max(1, errors["n"])
+    return [
+        *lines,
+        *wrapped(
+            f"Of {errors['n']:,} errors by the labels, the raters' majority agrees with the model "
+            f"in {errors['raters_with_model']:,} ({errors['raters_with_model'] / count:.0%}) and "
+            f"with the label in {errors['raters_with_label']:,} "
+            f"({errors['raters_with_label'] / count:.0%}).",
+            indent=2,
+        ),
+    ]
 
 
 def _class_table(per_class: dict[str, dict]) -> list[str]:
@@ -167,13 +221,16 @@ def _run_facts(record: dict) -> dict[str, str]:
         facts["evaluated by"] = run["evaluated_by"]
         facts["weights"] = run["weights"]
     facts |= {"seed": run["seed"], "parameters": f"{record['parameters']:,}"}
-    if "network" in run:
-        facts["network"] = _told(run["network"])
+    facts["network"] = _settings(run["network"])
     if "epochs" in run:
         facts["epochs"] = f"{run['epochs']}, best {run['best_epoch']}"
         facts["speed"] = f"{run['seconds']:,.0f} s, {run['images_per_second']:,} images/s"
         facts["recipe"] = _recipe(run["recipe"])
-    facts["temperature"] = f"{run['temperature']:.3f}, fitted on val, one view a face"
+    if "temperature" in run:
+        temperatures = run["temperature"]
+        several = isinstance(temperatures, list)
+        shown = ", ".join(f"{t:.3f}" for t in (temperatures if several else [temperatures]))
+        facts["temperature"] = f"{shown}, fitted to the {run['targets']} of val in training"
     facts["device"] = f"{run['device']} ({run['device_name']}, {run['threads']} threads)"
     if run.get("processes", 1) > 1:
         facts["device"] += f" in each of {run['processes']} processes"
@@ -182,18 +239,21 @@ def _run_facts(record: dict) -> dict[str, str]:
 
 
 def _recipe(recipe: dict) -> str:
-    """Returns the hyperparameters that are not at rest, without those told elsewhere."""
-    plain = {k: v for k, v in recipe.items() if k not in ("seed", "epochs", "augmentation")}
+    """Returns the settings that are in use, without those shown elsewhere."""
+    elsewhere = ("seed", "epochs", "augmentation", "targets")
+    plain = {k: v for k, v in recipe.items() if k not in elsewhere and v not in (0, False, "none")}
+    if not recipe["low_resolution_fraction"]:
+        del plain["low_resolution"]
     augmentation = [
         key if value is True else f"{key} {value:g}"
         for key, value in (recipe["augmentation"] or {}).items()
         if value
     ]
-    return f"{_told(plain)}; augmentation {', '.join(augmentation) or 'none'}"
+    return f"{_settings(plain)}; augmentation {', '.join(augmentation) or 'none'}"
 
 
-def _told(values: dict) -> str:
-    """Returns hyperparameters as text, lists as the flags take them; None is not told."""
+def _settings(values: dict) -> str:
+    """Returns hyperparameters as text, lists as the flags take them."""
 
     def text(value: object) -> str:
         if isinstance(value, list):
@@ -208,17 +268,6 @@ def _pairs(facts: dict[str, object]) -> list[str]:
     for label, value in facts.items():
         lines += wrapped(f"{label:18} {value}", indent=19)
     return lines
-
-
-def wrapped(text: str, indent: int = 0) -> list[str]:
-    """Returns `text` in lines of 100 characters; flags and paths stay whole, to be pasted."""
-    return textwrap.wrap(
-        text,
-        100,
-        subsequent_indent=" " * indent,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
 
 
 def _short(value: float) -> float:

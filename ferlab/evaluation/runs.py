@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ferlab.cli import default_results_dir, script_of
 from ferlab.files import UserError
-from ferlab.training.checkpoint import script_of
 
 ORDER = ("baseline", "softmax", "basic_nn", "advanced", "transfer")
-SHARES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "majority_accuracy")
+FRACTIONS = ("accuracy", "macro_f1", "majority_accuracy")
 
 
 @dataclass(frozen=True)
@@ -26,42 +26,47 @@ class Run:
         model: the model's name in file names.
         path: of the metrics file.
         title: the model's name for people.
-        parameters: of the network.
-        seed: of the run.
-        recipe: by name what the run did, and of which network, but for its seed and for the number
-            format, which is the machine's; empty for a model that is not trained in steps.
-        seconds: of training.
-        images_per_second: in training; None for a model that sees no images in steps.
-        data_dir: of the command that wrote the file; None for the default.
-        splits: by split name: `n`, `digest` (tells the split's images and labels), the `SHARES`
-            in [0, 1], `accuracy_interval` and `macro_f1_interval` (low, high).
+        targets: "labels" or "votes", what it was trained on.
+        parameters: number of parameters of the network.
+        seed: seed of the run.
+        recipe: the settings of the run and of the network by name, without the seed and the number
+            format, which depends on the machine; empty for a model that is not trained in steps.
+        seconds: time of the training.
+        data_dir: --data-dir of the command that wrote the file; None for the default.
+        splits: by split name: `n`, `digest` of the split's images, labels and votes, the FRACTIONS
+            in [0, 1], `accuracy_interval` (low, high), and with votes `raters`: `n`, `accuracy` and
+            `accuracy_interval`.
     """
 
     model: str
     path: Path
     title: str
     parameters: int
+    targets: str
     seed: int
     recipe: dict
     seconds: float
-    images_per_second: float | None
     data_dir: str | None
     splits: dict[str, dict]
 
 
 def read_folder(folder: Path) -> tuple[list[Run], list[Run]]:
-    """Returns the runs in `folder`, one a model, and those in its `seed_<n>` folders.
+    """Returns the runs in `folder` and its `votes/`, and those in the `seed_<n>` folders of both.
 
-    Both stand in the order in which the models are taught, further models behind, by name.
+    First those trained on labels, then those trained on votes, each in the order of ORDER, further
+    models after them by name.
 
     Raises:
         UserError: the folder is missing or empty, or a file is faulty.
     """
 
     def read(pattern: str) -> list[Run]:
-        runs = [read_run(path) for path in sorted(folder.glob(pattern))]
+        paths = [*sorted(folder.glob(pattern)), *sorted(folder.glob(f"votes/{pattern}"))]
         places = {model: place for place, model in enumerate(ORDER)}
-        return sorted(runs, key=lambda run: (places.get(run.model, len(places)), run.model))
+        return sorted(
+            map(read_run, paths),
+            key=lambda run: (run.targets, places.get(run.model, len(places)), run.model),
+        )
 
     runs = read("*_metrics.json")
     if not runs:
@@ -81,18 +86,17 @@ def read_run(path: Path) -> Run:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         run = record["run"]
-        speed = run.get("images_per_second")
         command = run.get("evaluated_by", run["command"])
         words = shlex.split(command.replace("--data-dir=", "--data-dir "))
         return Run(
             model=model,
             path=path,
             title=str(record["title"]),
+            targets=str(run["targets"]),
             parameters=int(record["parameters"]),
             seed=int(run["seed"]),
             recipe=_recipe(run.get("recipe", {})) | run.get("network", {}),
             seconds=float(run["seconds"]),
-            images_per_second=None if speed is None else float(speed),
             data_dir=dict(itertools.pairwise(words)).get("--data-dir"),
             splits={s: _split_numbers(record[s]) for s in ("train", "val", "test") if s in record},
         )
@@ -114,18 +118,23 @@ def _recipe(record: dict) -> dict:
 
 def _split_numbers(record: dict) -> dict:
     """Picks and checks what is compared of a split; raises KeyError, TypeError, ValueError."""
-    numbers = {key: float(record[key]) for key in SHARES}
-    for key in ("accuracy_interval", "macro_f1_interval"):
-        low, high = record[key]
-        numbers[key] = [float(low), float(high)]
-    for key, value in numbers.items():
-        if not all(0 <= number <= 1 for number in np.ravel(value)):
-            raise ValueError(f"{key} is {value}")
-    return {"n": int(record["n"]), "digest": str(record["digest"]), **numbers}
+    numbers = {key: float(record[key]) for key in FRACTIONS} | _accuracy(record)
+    if "raters" in record:
+        numbers["raters"] = _accuracy(record["raters"])
+    return {"digest": str(record["digest"]), **numbers}
+
+
+def _accuracy(record: dict) -> dict:
+    """Picks n, accuracy and its interval; raises KeyError, TypeError, ValueError."""
+    low, high = map(float, record["accuracy_interval"])
+    accuracy = float(record["accuracy"])
+    if not 0 <= low <= accuracy <= high <= 1:
+        raise ValueError(f"accuracy is {accuracy} [{low}, {high}]")
+    return {"n": int(record["n"]), "accuracy": accuracy, "accuracy_interval": [low, high]}
 
 
 def difference(run: Run, other: Run) -> str | None:
-    """Tells in what a run differs from another of its model, beside the seed.
+    """Returns in what a run differs from another of its model, beside the seed.
 
     Returns:
         The first such thing, say "epochs 36, not 240"; None where there is none. What only one of
@@ -139,10 +148,11 @@ def difference(run: Run, other: Run) -> str | None:
     return None
 
 
-def remake_command(model: str, folder: Path, *flags: str) -> str:
+def remake_command(model: str, folder: Path, *flags: str, targets: str = "labels") -> str:
     """Returns the command that writes the results of `model` in `folder`."""
-    place = [] if folder == Path("results") else ["--results-dir", str(folder)]
-    return shlex.join(["python", script_of(model), *flags, *place])
+    words = ["--targets", "votes"] if targets == "votes" else []
+    words += [] if folder == default_results_dir(targets) else ["--results-dir", str(folder)]
+    return shlex.join(["python", script_of(model), *flags, *words])
 
 
 def common_split(runs: list[Run], folder: Path) -> str:
@@ -179,15 +189,21 @@ def require_same_data(runs: list[Run], seed_runs: list[Run], split: str) -> None
         flags += ["--data-dir", reference.data_dir] if reference.data_dir else []
         raise UserError(
             f"{run.path} and {reference.path} are of different {split} images; "
-            f"if the latter is right, run: {remake_command(run.model, run.path.parent, *flags)}"
+            "if the latter is right, run: "
+            f"{remake_command(run.model, run.path.parent, *flags, targets=run.targets)}"
         )
 
 
-def read_right(run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
+def read_correct(run: Run, split: str, judge: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads a model's predictions.
 
+    Args:
+        run: the run.
+        split: the split.
+        judge: "labels", or "majority": the images with a majority of the raters alone.
+
     Returns:
-        The labels, int `(n,)`, and bool `(n,)`: which images the model gets right.
+        The true classes, int `(n,)`, and bool `(n,)`: which images are correctly classified.
 
     Raises:
         UserError: the file is missing, damaged, or of another run than the metrics.
@@ -195,8 +211,10 @@ def read_right(run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
     path = run.path.with_name(f"{run.model}_predictions.npz")
     try:
         with np.load(path) as content:
-            labels, probs = content[f"{split}_labels"], content[f"{split}_probs"]
-        right = probs.argmax(1) == labels
+            labels, true = content[f"{split}_labels"], content[f"{split}_{judge}"]
+            preds = content[f"{split}_probs"].argmax(1)
+        count = int((preds == labels).sum())
+        correct = preds == true
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except KeyError as error:
@@ -204,6 +222,7 @@ def read_right(run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged") from error
     numbers = run.splits[split]
-    if right.shape != (numbers["n"],) or right.sum() != round(numbers["accuracy"] * numbers["n"]):
+    if correct.shape != (numbers["n"],) or count != round(numbers["accuracy"] * numbers["n"]):
         raise UserError(f"{path} is of another run than {run.path.name}")
-    return labels, right
+    decided = true >= 0
+    return true[decided], correct[decided]

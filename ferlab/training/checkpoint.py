@@ -2,13 +2,20 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
+from ferlab.cli import script_of
 from ferlab.constants import IMAGE_SIZE, MEAN, STD
 from ferlab.data.splits import load_tensors, save_tensors
 from ferlab.files import UserError
+from ferlab.training.device import random_state, restore_random_state
+
+if TYPE_CHECKING:
+    from ferlab.training.trainer import Trainer
 
 MODEL_KEYS = {
     "model", "config", "state_dict", "class_names", "normalisation", "temperature", "run",
@@ -23,16 +30,27 @@ def parameter_count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def round_weights(model: nn.Module) -> None:
+    """Rounds filters and matrices to float16, in which `save_model` stores them.
+
+    What is reported of a network is then true of its file. Norms and biases stay in float32.
+    """
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data.copy_(parameter.data.half())
+
+
 def save_model(
     path: str | os.PathLike,
     name: str,
     model: nn.Module,
     config: dict,
     class_names: tuple[str, ...],
-    temperature: float,
     run: dict,
 ) -> None:
     """Writes weights with all that is needed to use them, in plain types.
+
+    Filters and matrices are stored in float16 (see `round_weights`).
 
     Args:
         path: the `.pth` file.
@@ -40,18 +58,21 @@ def save_model(
         model: the network.
         config: keyword arguments that build it.
         class_names: what its outputs mean.
-        temperature: by which to divide its logits (see `calibration.fit_temperature`).
-        run: how it was trained, for reports.
+        run: how it was trained, for reports; its "temperature" divides the logits (see
+            `calibration.fit_temperature`), and is 1 where there is none.
     """
-    weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    matrices = {key for key, value in model.named_parameters() if value.ndim > 1}
     content = {
         "model": name,
         "config": config,
-        "state_dict": {key: value.contiguous() for key, value in weights.items()},
+        "state_dict": {
+            key: (value.half() if key in matrices else value).detach().cpu().contiguous()
+            for key, value in model.state_dict().items()
+        },
         "class_names": list(class_names),
         "image_size": IMAGE_SIZE,
         "normalisation": {"mean": MEAN, "std": STD},
-        "temperature": temperature,
+        "temperature": run.get("temperature", 1.0),
         "run": run,
     }
     save_tensors(content, path)
@@ -86,12 +107,6 @@ def load_model(
     return model.eval(), content
 
 
-def script_of(name: str) -> str:
-    """Returns the script that trains the model called `name` in file names."""
-    scripts = {"advanced": "advanced_network.py", "transfer": "transfer_learning.py"}
-    return scripts.get(name, f"{name}.py")
-
-
 def save_checkpoint(state: dict, path: Path) -> None:
     """Writes a loop state (see `trainer.Trainer.state`); an older one stays until it is whole."""
     save_tensors(state, path)
@@ -108,3 +123,62 @@ def load_checkpoint(path: Path) -> dict:
     if not state.keys() >= CHECKPOINT_KEYS:
         raise UserError(f"{path} is not a checkpoint of this project; {remedy}")
     return state
+
+
+def require_same(saved: dict, asked: dict, path: Path) -> None:
+    """Checks that a run continues with the settings that it began with.
+
+    Args:
+        saved: settings in the checkpoint.
+        asked: settings of the run that resumes it.
+        path: file of the checkpoint.
+
+    Raises:
+        UserError: one has another value.
+    """
+    for key in sorted(saved.keys() | asked.keys()):
+        if asked.get(key) != saved.get(key):
+            raise UserError(
+                f"{path} was trained with {key} {saved.get(key)}, not {asked.get(key)}; "
+                "repeat its flags with --resume, or start over without --resume"
+            )
+
+
+def training_state(trainer: "Trainer") -> dict:
+    """Returns the whole state of a run, in types that `torch.load(weights_only=True)` reads."""
+    return {
+        "recipe": asdict(trainer.recipe),
+        "network": trainer.config,
+        "data": trainer.data,
+        "model": trainer.model.state_dict(),
+        "ema": trainer.ema.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+        "schedulers": [scheduler.state_dict() for scheduler in trainer.schedulers],
+        "random": random_state(trainer.generator),
+        "history": trainer.history,
+        "best": trainer.best,
+    }
+
+
+def restore_training(trainer: "Trainer", state: dict, path: Path) -> None:
+    """Restores the state of a checkpoint in a trainer of the same recipe, data and network.
+
+    Raises:
+        UserError: it is of another recipe, other data or another network.
+    """
+    require_same(state["recipe"], asdict(trainer.recipe), path)
+    if state["data"] != trainer.data:
+        raise UserError(f"{path} was trained on other data; start over without --resume")
+    require_same(state["network"], trainer.config, path)
+    try:
+        trainer.model.load_state_dict(state["model"])
+        trainer.ema.load_state_dict(state["ema"])
+    except RuntimeError as error:
+        raise UserError(f"{path} is of another network; start over without --resume") from error
+    for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    for scheduler, saved in zip(trainer.schedulers, state["schedulers"], strict=True):
+        scheduler.load_state_dict(saved)
+    restore_random_state(state["random"], trainer.generator)
+    trainer.history, trainer.best = state["history"], state["best"]
+    trainer.seed_process()

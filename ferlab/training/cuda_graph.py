@@ -7,10 +7,69 @@ factor the learning rate has fallen.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from ferlab.training.trainer import Trainer
+
 EAGER_STEPS = 3  # before a recording: libraries choose their kernels, optimizers make their state
+
+
+class RecordedTraining:
+    """Takes the place of `trainer.step` on a GPU: the same step, as a CUDA graph.
+
+    Args:
+        trainer: the training run.
+    """
+
+    def __init__(self, trainer: "Trainer"):
+        self.trainer = trainer
+        self.recorded: RecordedSteps | None = None
+        self.kind: tuple = ()
+
+    def __call__(self, batch: torch.Tensor) -> None:
+        """Trains on the images `batch`, int64 `(batch,)`.
+
+        Steps with other kernels than the last one, for images of another size say, are recorded
+        anew.
+        """
+        trainer = self.trainer
+        kind = (trainer.size, [p.requires_grad for p in trainer.model.parameters()])
+        if self.kind != kind:
+            self.recorded = None  # frees its memory
+            self.recorded = RecordedSteps(self.step, trainer.generator, trainer.batch_size)
+            self.kind = kind
+        done = trainer.schedulers[0].last_epoch  # steps, in spite of the name
+        weight = 1 - trainer.decay(done) if done else 1.0
+        self.recorded(batch, trainer.factor(done), weight)
+        for scheduler in trainer.schedulers:
+            scheduler.step()
+        trainer.ema.n_averaged += 1
+
+    def step(self, batch: torch.Tensor, factor: torch.Tensor, weight: torch.Tensor) -> None:
+        """Does what `trainer.step` does, all of it on the device.
+
+        Args:
+            batch: int64 `(batch,)`, the images.
+            factor: float32 `()`, factor of the peak learning rate.
+            weight: float32 `()`, weight of the new weights in their average.
+        """
+        trainer = self.trainer
+        trainer.backward(batch)
+        trained = [p for p in trainer.model.parameters() if p.grad is not None]
+        before = [p.detach().clone() for p in trained]
+        for optimizer, scheduler in zip(trainer.optimizers, trainer.schedulers, strict=True):
+            for group, peak in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
+                group["lr"] = peak
+            optimizer.step()
+        scale_change(trained, before, factor)
+        average_in(
+            [*trainer.ema.module.parameters(), *trainer.ema.module.buffers()],
+            [*trainer.model.parameters(), *trainer.model.buffers()],
+            weight,
+        )
 
 
 class RecordedSteps:

@@ -1,19 +1,14 @@
 """The machine: device, number format, seeds, and what to write down about it."""
 
-import ctypes
 import os
 import platform
-import time
-from functools import lru_cache
 from importlib.metadata import version
 
 import torch
-from torch.nn import functional as F
 
 from ferlab.files import UserError
 
-GAIN_NEEDED = 1.3  # how much faster bfloat16 must be than float32 on a CPU to be taken
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # x86, then Arm
 
 
 def choose_device(name: str) -> torch.device:
@@ -33,9 +28,8 @@ def choose_device(name: str) -> torch.device:
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         raise UserError(f"--device {name}: this machine has none; use --device cpu or auto")
-    if name == "cpu":
-        keep_freed_memory()
     if name == "cuda":
+        require_kernels()
         torch.backends.cudnn.benchmark = True  # batches have few shapes: the best kernels pay off
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
     if name != "cuda" or "LOCAL_RANK" not in os.environ:
@@ -47,33 +41,35 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", number)
 
 
-def keep_freed_memory() -> bool:
-    """Lets this process keep memory that it frees; returns whether the C library can.
+def require_kernels() -> None:
+    """Checks that the installed torch has kernels for this GPU.
 
-    A training step needs the memory that the last one freed. glibc gives large pieces of it back to
-    the system, which then hands out every page anew, filled with zeros: what that costs is measured
-    by benchmarks/freed_memory.py. PyTorch itself reuses only a GPU's memory.
+    Raises:
+        UserError: it has none: wheels of torch drop older GPUs.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(M_MMAP_MAX, 0))
+    try:
+        torch.zeros(1, device="cuda").add_(1)
+    except RuntimeError as error:
+        raise UserError(
+            f"torch {torch.__version__} cannot use this GPU ({str(error).splitlines()[0]}); use "
+            "--device cpu, or install a torch that supports it: pytorch.org/get-started"
+        ) from error
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Returns the number format of the forward and backward pass.
 
     Args:
-        name: "float32", "bfloat16" or "auto": bfloat16 where the device is faster with it.
-        device: where the network runs. A GPU is asked; a CPU is measured (see `bf16_gain`).
+        name: "float32", "bfloat16" or "auto": bfloat16 where the device has instructions for it.
+        device: where the network runs.
     """
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cuda":
-        gains = torch.cuda.is_bf16_supported(including_emulation=False)
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        gains = device.type == "cpu" and bf16_gain() > GAIN_NEEDED
-    return torch.bfloat16 if gains else torch.float32
+        supported = device.type == "cpu" and cpu_has_bfloat16()
+    return torch.bfloat16 if supported else torch.float32
 
 
 def precision_name(name: str, device: torch.device) -> str:
@@ -81,35 +77,15 @@ def precision_name(name: str, device: torch.device) -> str:
     return str(choose_precision(name, device)).removeprefix("torch.")
 
 
-@lru_cache(maxsize=1)
-def bf16_gain() -> float:
-    """Returns how many times faster this CPU convolves in bfloat16 than in float32.
+def cpu_has_bfloat16() -> bool:
+    """Returns whether this CPU has instructions that multiply bfloat16 matrices.
 
-    Asking the CPU's feature flags does not tell: AVX512 without bf16 instructions runs bfloat16
-    at a fraction of float32's speed, AMX at a multiple. Both are timed in turns and in one thread,
-    and the quickest of each counts, so that other programs on the machine do not decide. Takes
-    about 0.2 s.
+    Without them bfloat16 is emulated, at a fraction of the speed of float32.
     """
-    seconds = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
-    pairs = {
-        dtype: [
-            torch.ones(*shape, dtype=dtype).to(memory_format=torch.channels_last)
-            for shape in ((8, 64, 24, 24), (64, 64, 3, 3))
-        ]
-        for dtype in seconds
-    }
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            for _ in range(12):
-                for dtype, (images, filters) in pairs.items():
-                    start = time.perf_counter()
-                    F.conv2d(images, filters, padding=1)
-                    seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(threads)
-    return seconds[torch.float32] / seconds[torch.bfloat16]
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name) for name in BFLOAT16_INSTRUCTIONS)
+    return torch.cpu._is_avx512_bf16_supported()  # torch before 2.12
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:

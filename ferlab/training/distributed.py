@@ -13,6 +13,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ferlab.files import UserError
+
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
@@ -39,21 +41,38 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def part_of(count: int) -> slice:
+def common_batch_size(asked: int, count: int) -> int:
+    """Returns the images of a step, `asked` or all `count`, in equal parts for all processes.
+
+    Raises:
+        UserError: a part would have less than two, or not all the same number.
+    """
+    processes = world_size()
+    if asked % processes:
+        raise UserError(f"--batch-size {asked} does not divide among {processes} processes")
+    size = min(asked, count // processes * processes)
+    if size < 2 * processes:
+        raise UserError(
+            "a step needs two images or more in each process, for batch norm; raise --batch-size"
+        )
+    return size
+
+
+def shard_of(count: int) -> slice:
     """Returns which of `count` rows are this process's; sizes differ by one row at most."""
     return slice(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
-def whole(part: torch.Tensor, count: int) -> torch.Tensor:
+def all_gathered(part: torch.Tensor, count: int) -> torch.Tensor:
     """Returns the rows of all processes, `count` in all, of which `part` are this one's."""
     if world_size() == 1:
         return part
     rows = part.new_zeros(count, *part.shape[1:])
-    rows[part_of(count)] = part
+    rows[shard_of(count)] = part
     return sum_over_processes(rows)
 
 
-def from_first(compute: Callable, *args):
+def from_rank_0(compute: Callable, *args):
     """Returns what `compute(*args)` returns in the first process, or raises its error, in all."""
     if world_size() == 1:
         return compute(*args)
@@ -86,7 +105,7 @@ def parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def with_common_norms(model: nn.Module) -> nn.Module:
+def with_synchronised_norms(model: nn.Module) -> nn.Module:
     """Returns `model` with batch norms that see the whole batch, not this process's part alone.
 
     The names and shapes of weights stay as they are.

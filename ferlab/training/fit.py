@@ -9,8 +9,14 @@ from torch import nn
 
 from ferlab.data.splits import Split
 from ferlab.files import UserError
-from ferlab.training.checkpoint import load_checkpoint, save_checkpoint
-from ferlab.training.distributed import from_first, rank
+from ferlab.training.checkpoint import (
+    load_checkpoint,
+    restore_training,
+    round_weights,
+    save_checkpoint,
+    training_state,
+)
+from ferlab.training.distributed import from_rank_0, rank
 from ferlab.training.recipe import Recipe
 from ferlab.training.trainer import Trainer
 
@@ -63,8 +69,8 @@ def fit(
     """Trains `model` and keeps the weights of the epoch with the best validation accuracy.
 
     A checkpoint is written after every epoch; with `resume` the run goes on from it, and on one
-    CPU machine ends bit for bit where an undisturbed run ends. `config` are the hyperparameters of
-    `model`: a checkpoint of others is not taken up.
+    CPU machine ends bit for bit where an uninterrupted run ends. `config` are the hyperparameters
+    of `model`: a checkpoint of others is refused.
 
     Raises:
         UserError: non-finite loss, too little memory, or a checkpoint that is missing or does not
@@ -73,7 +79,8 @@ def fit(
     """
     trainer = Trainer(model, train, recipe, config)
     if resume:
-        trainer.restore(from_first(load_checkpoint, checkpoint), checkpoint)
+        state = from_rank_0(load_checkpoint, checkpoint)
+        restore_training(trainer, state, checkpoint)
         report(f"resumed from {checkpoint} after epoch {len(trainer.history)}")
     elif stopped := stopped_run(checkpoint):
         report(stopped)
@@ -84,7 +91,7 @@ def fit(
         while len(trainer.history) < recipe.epochs:
             row = trainer.epoch(val, quiet)
             if rank() == 0:
-                save_checkpoint(trainer.state(), checkpoint)
+                save_checkpoint(training_state(trainer), checkpoint)
             best = "  best" if trainer.best.get("epoch") == row["epoch"] else ""
             report(
                 f"{row['epoch']:>3}/{recipe.epochs:<3} {row['lr']:9.2e} {row['train_loss']:10.4f} "
@@ -95,11 +102,14 @@ def fit(
         done = len(trainer.history)
         hint = f"epoch {done} is in {checkpoint}; go on with --resume" if done else "no epoch done"
         raise KeyboardInterrupt(hint) from interrupt
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{trainer.device} has too little memory for a step; lower --batch-size"
-        ) from error
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU there is no other name
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise UserError(
+                f"{trainer.device} has too little memory for a step; lower --batch-size"
+            ) from error
+        raise
     trainer.model.load_state_dict(trainer.best["weights"])
+    round_weights(trainer.model)
     images = recipe.epochs * trainer.steps_an_epoch * trainer.batch_size
     return Fit(
         model=trainer.model.eval(),
