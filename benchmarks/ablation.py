@@ -1,321 +1,186 @@
-"""What each ingredient of the CNN's recipe gives on val: a short recipe, one change at a time.
+"""What each ingredient of the CNN's recipe gives: one change at a time, judged on held-out images.
 
-    python benchmarks/ablation.py
-    python benchmarks/ablation.py --train-faces 6000 --results-dir results/ablation_few \\
-        --epochs 30 --decay linear --small-share 0.5 --batch-size 128
+    python benchmarks/ablation.py --targets votes
+    python benchmarks/ablation.py --targets labels --only "SGD" "no EMA"
 
-Every variant trains from the same seed for the same number of epochs, and is judged by its last
-epoch, so that nothing is chosen. `±` is the standard error of the difference to the recipe itself,
-from the faces where only one of the two is right; the other seeds show how far chance alone goes.
-`rarest` is the recall of the rarest class, disgust. Writes `ablation.txt` and `ablation.json` to
-`--results-dir` after each variant, those that are there are not trained again, and several runs may
-add to one folder, with other `--only`. `seconds` are told of the variants that the machine of the
-recipe itself trained. Never looks at test.
-
-A short recipe hardly overfits. `--train-faces` trains on a few faces only, so that a network soon
-knows them by heart, as it does all of them in a long recipe, and judges by the faces left out too.
-Soft labels are then of two networks that learn those few faces by the recipe itself; otherwise they
-are the repository's, of a network that has seen all.
+A part of train is trained on, in so many epochs that the network overfits as it does on the whole
+of train in a long run; the rest of train, and val, are judged, so that differences of half a point
+show. Every variant is trained from the same seed and judged by its last epoch; nothing is chosen,
+and test is never read. `±` is the standard error of the difference to the recipe, from the images
+that exactly one of the two classifies correctly; seeds 1 and 2 show the effect of chance. Writes
+`ablation_<targets>.csv` to --results-dir after each variant; variants that are in it are not
+trained again. Further flags are advanced_network.py's and change the recipe of all variants. A
+variant takes 2 to 3 minutes on two CPU cores with bfloat16 instructions.
 """
 
 import argparse
-import json
+import csv
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-import torch
-from sklearn.metrics import f1_score
-from torch.nn import functional as F
-
 import advanced_network
-from ferlab import cli, stage
-from ferlab.data.augmentation import Augmentation
-from ferlab.data.splits import Split
-from ferlab.evaluation.reports import wrapped
-from ferlab.files import UserError, write_text
-from ferlab.training.device import choose_device, choose_precision, describe_machine, precision_name
-from ferlab.training.distillation import save_soft_labels, soft_labels_path
-from ferlab.training.prediction import predict_views
-from ferlab.training.trainer import Trainer
-from soft_labels import VIEWS, mean_probs
+from ferlab import cli
 
-SOFT_LABELS = "--soft-labels {soft_labels}"
-TEACHER_SEEDS = (3, 4)  # of none of the variants
-NEW = {
-    "average pooling": "--pooling avg",
-    "local contrast": "--local-contrast 9",
-    "warping": "--warp 0.1",
-    "new light": "--light 1",
-    "self-distillation": "--self-share 0.5",
-}
-FIVE = " ".join(NEW.values())
-TAUGHT = f"{FIVE} {SOFT_LABELS} --self-share 0"
-RECIPE = (
-    "--preset quick --soft-labels none --muon-steps 5 --batch-size 256 --decay cosine "
-    "--ema-epochs 1 --widths 32 64 128 256 --stem-width 0 --head-dropout 0.2 --epochs 8 "
-    "--small-share 0.75 --augment-strength 1 --init kaiming --still-share 0"
-)
-FEW_SEED = 0  # which faces --train-faces takes
-ITSELF = "the recipe itself"
-ONE_VIEW = "one view, not two"
+RECIPE = "the recipe"
 VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe that no flag sets
-    ITSELF: ("", {}),
+    RECIPE: ("", {}),
     "seed 1": ("--seed 1", {}),
     "seed 2": ("--seed 2", {}),
-    "SGD, not Muon": ("--optimizer sgd --lr 0.1 --weight-decay 5e-4", {}),
-    "AdamW, not Muon": ("--optimizer adamw --lr 3e-3 --weight-decay 0.05", {}),
-    "no smoothing of labels": ("", {"label_smoothing": 0.0}),
-    "no averaging of weights": ("--ema-epochs 0", {}),
-    "three Newton-Schulz steps": ("--muon-steps 3", {}),
-    "linear fall of the learning rate": ("--decay linear", {}),
-    "no fall of the learning rate": ("--decay none", {}),
-    "mirroring alone": ("--augment-strength 0", {}),
-    "erasing of 0.25": ("--erasing 0.25", {}),
-    "mixup of 0.2": ("--mixup 0.2", {}),
-    "cutmix of 1": ("--cutmix 1", {}),
-    "soft labels": (SOFT_LABELS, {}),
-    "soft labels, no smoothing": (SOFT_LABELS, {"label_smoothing": 0.0}),
-    "soft labels, weight 0.9": (f"{SOFT_LABELS} --soft-share 0.9", {}),
-    "48x48 from the start": ("--small-share 0", {}),
-    "a first look at full resolution": ("--stem-width 16", {}),
-    "stages 64, 128, 256": ("--widths 64 128 256", {}),
-    "two blocks a stage": ("--blocks 2", {}),
-    "batches of 128": ("--batch-size 128", {}),
-    "balanced class weights": ("--class-weights balanced", {}),
-    "oversampling": ("--oversample", {}),
+    "SGD": ("--optimizer sgd --lr 0.1 --weight-decay 5e-4", {}),
+    "SGD, half the learning rate": ("--optimizer sgd --lr 0.05 --weight-decay 5e-4", {}),
+    "SGD, twice the learning rate": ("--optimizer sgd --lr 0.2 --weight-decay 5e-4", {}),
+    "AdamW": ("--optimizer adamw --lr 3e-3 --weight-decay 0.05", {}),
+    "half the learning rate": ("--lr 0.025", {}),
+    "twice the learning rate": ("--lr 0.1", {}),
     "four times the weight decay": ("--weight-decay 0.2", {}),
+    "no EMA": ("", {"ema_epochs": 0.0}),
+    "no label smoothing": ("", {"label_smoothing": 0.0}),
+    "no gradient clipping": ("", {"clip": 0.0}),
+    "no dropout": ("--dropout 0", {}),
+    "flip alone": ("--augment-strength 0", {}),
     "augmentation two fifths as wide": ("--augment-strength 0.4", {}),
     "augmentation half as wide again": ("--augment-strength 1.5", {}),
-    "still faces in the last quarter": ("--still-share 0.25", {}),
-    "dropout of 0.1": ("--dropout 0.1", {}),
-    "no dropout before the last layer": ("--head-dropout 0", {}),
-    "weights averaged over half an epoch": ("--ema-epochs 0.5", {}),
-    "blocks that hand on what comes in": ("--init dirac", {}),
-    "192 channels at last": ("--widths 32 64 128 192", {}),
-    **{name: (flags, {}) for name, flags in NEW.items()},
-    "these five": (FIVE, {}),
-    **{
-        f"these five without {name}": (
-            " ".join(flags for flags in NEW.values() if flags != left_out),
-            {},
-        )
-        for name, left_out in NEW.items()
-    },
-    "these five, faces not halved": (f"{FIVE} --stem-stride 1", {}),
-    "these five and soft labels": (f"{FIVE} {SOFT_LABELS}", {}),
-    "the same, no self-distillation": (TAUGHT, {}),
-    "taught, stochastic depth of 0.1": (f"{TAUGHT} --drop-path 0.1", {}),
-    "taught, twice the epochs": (f"{TAUGHT} --epochs {{twice}}", {}),
+    "48x48 in all epochs": ("--low-resolution-epochs 0", {}),
+    "stem at full resolution": ("--stem-stride 1", {}),
+    "two blocks in a stage": ("--blocks 2", {}),
+    "class weights": ("--class-weights balanced", {}),
+    "oversampling": ("--oversample", {}),
 }
+COLUMNS = ("variant", "labels", "raters", "loss", "seconds", "parameters", "command", "correct")
 
 
-def few(train: Split, val: Split, count: int) -> tuple[Split, Split]:
-    """Returns `count` faces of train, and val together with the other faces of train.
+def parser() -> argparse.ArgumentParser:
+    """Returns the benchmark's own flags."""
+    result = cli.parser(__doc__)
+    add = result.add_argument
+    add("--data-dir", type=Path, default=cli.DATA_DIR, help="folder of the split files")
+    add("--results-dir", type=Path, default=cli.RESULTS_DIR / "ablation", help="folder of the CSV")
+    add("--targets", choices=cli.TARGETS, default="votes", help="what is trained on")
+    add("--train-images", type=cli.positive(int), default=6000, help="images of train to train on")
+    add("--epochs", type=cli.positive(int), default=20, help="epochs of each variant")
+    add("--only", nargs="+", choices=VARIANTS, metavar="VARIANT", help="variants to train")
+    add("--quiet", action="store_true", help="no progress bars")
+    return result
+
+
+if __name__ == "__main__":
+    parser().parse_known_args()
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ferlab import stage
+from ferlab.data.splits import Split
+from ferlab.files import UserError, atomic_path
+from ferlab.training.checkpoint import parameter_count
+from ferlab.training.device import choose_device, precision_name
+from ferlab.training.prediction import predict_logits
+from ferlab.training.recipe import expected_class, with_targets
+from ferlab.training.trainer import Trainer
+
+
+def divided(splits: dict[str, Split], count: int) -> tuple[Split, Split]:
+    """Returns `count` images of train, and the others together with val.
 
     Raises:
-        UserError: train has no more than `count`.
+        UserError: train has no more than `count` images.
     """
+    train, val = splits["train"], splits["val"]
     if count >= len(train):
-        raise UserError(f"--train-faces {count}: train has {len(train):,}, and some are left out")
-    drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(FEW_SEED))
-    taken, others = drawn[:count], drawn[count:]
-    judged = Split(
-        torch.cat([val.images, train.images[others]]),
-        torch.cat([val.labels, train.labels[others]]),
-        val.class_names,
-    )
-    return train.take(taken), judged
+        raise UserError(f"--train-images {count}: train has {len(train):,}, some are held out")
+    drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    rest = train.take(drawn[count:])
+    joined = {name: torch.cat([t, rest.tensors()[name]]) for name, t in val.tensors().items()}
+    return train.take(drawn[:count]), Split(class_names=val.class_names, **joined)
 
 
-def judge(logits: torch.Tensor, labels: torch.Tensor) -> dict:
-    """Returns what is kept of predictions `(N, classes)`: two numbers, and which are right."""
-    preds, labels = logits.argmax(1).numpy(), labels.numpy()
-    right = preds == labels
-    rarest = labels == np.bincount(labels).argmin()
-    return {
-        "macro_f1": f1_score(labels, preds, average="macro"),
-        "rarest": right[rarest].mean(),
-        "right": np.packbits(right).tobytes().hex(),
-    }
-
-
-def train(flags: argparse.Namespace, changed: dict, splits: dict[str, Split]) -> Trainer:
-    """Trains what `flags` and the `changed` fields of the recipe ask for, to the last epoch."""
-    device = choose_device(flags.device)
-    setup = advanced_network.setup(flags)
+def measured(flags: list[str], changed: dict, train: Split, judged: Split) -> dict:
+    """Trains a variant to its last epoch; returns its row."""
+    args = advanced_network.parser().parse_args(flags)
+    setup = advanced_network.setup(args)
     setup = replace(setup, recipe=setup.recipe | changed)
-    model = stage.new_network(setup, len(splits["train"].class_names), flags.seed, device)
-    recipe = stage.recipe_of(setup, flags, precision_name(flags.precision, device))
-    trainer = Trainer(model, splits["train"].to(device), recipe)
-    val = splits["val"].to(device)
+    device = choose_device(args.device)
+    model = stage.new_network(setup, len(train.class_names), args.seed, device)
+    recipe = stage.recipe_of(setup, args, precision_name(args.precision, device))
+    trainer = Trainer(model, train.to(device), recipe)
+    val = judged.take(torch.arange(len(judged)) < 500).to(device)  # decides nothing
     for _ in range(recipe.epochs):
-        trainer.epoch(val, flags.quiet)
-    return trainer
-
-
-def teach(flags: argparse.Namespace, splits: dict[str, Split], path: Path) -> None:
-    """Writes the soft labels of networks that differ from what `flags` ask for in their seed."""
-    teachers, all_faces = [], torch.ones(len(splits["train"]), dtype=torch.bool)
-    for seed in TEACHER_SEEDS:
-        trainer = train(argparse.Namespace(**{**vars(flags), "seed": seed}), {}, splits)
-        teachers.append((trainer.ema.module.eval(), all_faces))
-    precision = choose_precision(flags.precision, trainer.device)
-    augmentation = trainer.augment or Augmentation()
-    faces = splits["train"].to(trainer.device)
-    probs = mean_probs(teachers, faces, augmentation, VIEWS, flags.seed, precision, flags.quiet)
-    save_soft_labels(path, probs, faces)
-
-
-def results_of(trainer: Trainer, judged: Split) -> dict:
-    """Returns the last epoch's numbers and how the network does on `judged`."""
-    judged = judged.to(trainer.device)
-    plain, mirrored = predict_views(trainer.ema.module, judged.images)
-    return {
-        "seconds": sum(row["train_seconds"] for row in trainer.history),
-        "train_loss": trainer.history[-1]["train_loss"],
-        "loss": F.cross_entropy((plain + mirrored) / 2, judged.labels).item(),
-        "two_views": judge((plain + mirrored).cpu(), judged.labels.cpu()),
-        "one_view": judge(plain.cpu(), judged.labels.cpu()),
-        "recipe": asdict(trainer.recipe),
+        trainer.epoch(val, args.quiet)
+    logits = predict_logits(trainer.ema.module, judged.images.to(device), trainer.precision).cpu()
+    _, targets = with_targets(judged, args.targets)
+    kept = judged.votes.sum(1) > 0 if args.targets == "votes" else slice(None)
+    expected = expected_class(judged, args.targets)
+    correct = (logits.argmax(1) == expected)[expected >= 0]
+    result = {
+        "labels": f"{(logits.argmax(1) == judged.labels).float().mean():.4f}",
+        "loss": f"{F.cross_entropy(logits[kept], targets):.4f}",
+        "seconds": round(sum(row["train_seconds"] for row in trainer.history)),
+        "parameters": parameter_count(trainer.model),
+        "command": shlex.join(["python", "advanced_network.py", *flags]),
+        "correct": np.packbits(correct.numpy()).tobytes().hex(),
     }
+    if judged.majority is not None:
+        decided = judged.agreement > 0
+        right = (logits.argmax(1) == judged.majority)[decided]
+        result["raters"] = f"{right.float().mean():.4f}"
+    return result
 
 
-def difference(right: np.ndarray, base: np.ndarray) -> tuple[float, float]:
-    """Returns the difference of two accuracies on the same faces and its standard error.
+def table(rows: dict[str, dict], targets: str) -> str:
+    """Returns the rows as text, with each variant's difference to the recipe."""
 
-    Args:
-        right: bool `(N,)`, where the variant is right.
-        base: the same of what it is compared with.
-    """
-    each = right.astype(float) - base
-    return each.mean(), each.std() / len(each) ** 0.5
+    def correct(row: dict) -> np.ndarray:
+        return np.unpackbits(np.frombuffer(bytes.fromhex(row["correct"]), np.uint8)).astype(float)
 
-
-def machine_of(run: dict) -> str:
-    """Returns where a variant was trained."""
-    return f"{run['machine']['device_name']}, {run['machine']['threads']} threads"
-
-
-def table(done: dict[str, dict], count: int) -> str:
-    """Returns the results on `count` faces as text.
-
-    The time of a variant that another machine trained than the recipe itself is left out.
-    """
-
-    def right(run: dict, views: str) -> np.ndarray:
-        packed = np.frombuffer(bytes.fromhex(run[views]["right"]), np.uint8)
-        return np.unpackbits(packed, count=count).astype(bool)
-
-    base = right(done[ITSELF], "two_views")
-    rows = [(name, done[name], "two_views") for name in VARIANTS if name in done]
-    rows.append((ONE_VIEW, done[ITSELF], "one_view"))
-    heads = ("loss", "macro F1", "rarest", "seconds")
-    lines = [f"{'':36}{'accuracy':>8}{'change':>16}" + "".join(f"{head:>10}" for head in heads)]
-    for name, run, views in rows:
-        correct = right(run, views)
-        change, error = difference(correct, base)
-        told = "" if name == ITSELF else f"{change:+.3f} ± {error:.3f}"
-        same = machine_of(run) == machine_of(done[ITSELF])
-        seconds = f"{run['seconds']:.0f}" if same else ""
-        loss = "" if name == ONE_VIEW else f"{run['loss']:.3f}"
+    lines = [f"{'':33}{'by labels':>10}{'by raters':>10}{f'change by {targets}':>22}{'s':>6}"]
+    for name, row in rows.items():
+        each = correct(row) - correct(rows[RECIPE])
+        change = f"{100 * each.mean():+.2f} ± {100 * each.std() / len(each) ** 0.5:.2f}"
+        shown = "" if name == RECIPE else change
         lines.append(
-            f"{name:36}{correct.mean():8.3f}{told:>16}{loss:>10}"
-            f"{run[views]['macro_f1']:10.3f}{run[views]['rarest']:10.2f}{seconds:>10}".rstrip()
+            f"{name:33}{row['labels']:>10}{row.get('raters') or '-':>10}{shown:>22}"
+            f"{row['seconds']:>6}"
         )
     return "\n".join(lines)
-
-
-def stored(path: Path, about: dict) -> dict[str, dict]:
-    """Returns the variants that are in `path` already.
-
-    Raises:
-        UserError: they are not of the recipe, the network and the faces in `about`.
-    """
-    if not path.is_file():
-        return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    for key, value in about.items():
-        if content.get(key) != value:
-            raise UserError(
-                f"{path} is of other {key}; delete its folder, or add another --results-dir"
-            )
-    return content["runs"]
-
-
-def write(path: Path, content: dict, count: int) -> None:
-    """Writes the variants to `path`, and beside it their table, as text; `count` faces judged."""
-    write_text(path, json.dumps(content))
-    runs = content["runs"]
-    faces = f"{count:,} faces of val"
-    if content["train_faces"]:
-        faces += f" and of train, where {content['train_faces']:,} others are learned"
-    text = (
-        f"{table(runs, count)}\n\n"
-        f"python advanced_network.py {shlex.join(content['flags'])}\n"
-        f"{faces}, {machine_of(runs[ITSELF])}\n"
-    )
-    others: dict[str, list[str]] = {}
-    for name, run in runs.items():
-        others.setdefault(machine_of(run), []).append(name)
-    for machine, names in others.items():
-        if ITSELF not in names:
-            text += "\n".join(wrapped(f"on {machine}: {'; '.join(names)}")) + "\n"
-    write_text(path.with_suffix(".txt"), text)
 
 
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("--data-dir", type=Path, default=cli.DATA_DIR, help="of train and val")
-    parser.add_argument(
-        "--results-dir", type=Path, default=cli.RESULTS_DIR / "ablation", help="of the table"
-    )
-    parser.add_argument(
-        "--train-faces", type=cli.positive(int), metavar="FACES", help="of train, others are judged"
-    )
-    parser.add_argument(
-        "--only", nargs="+", metavar="VARIANT", choices=VARIANTS, help="besides the recipe itself"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.epilog = "All other flags are advanced_network.py's and change the recipe itself."
-    args, more = parser.parse_known_args(argv)
-    flags, shown = [*RECIPE.split(), *more], ["--quiet"] if args.quiet else []
+    args, more = parser().parse_known_args(argv)
+    base = ["--preset", "quick", "--epochs", str(args.epochs), "--targets", args.targets, *more]
+    advanced_network.parser().parse_args(base)  # bad usage ends here
     splits = stage.load_splits(args.data_dir, ("train", "val"), wanted=("train", "val"))
-    judged, soft_labels = splits["val"], soft_labels_path(cli.RESULTS_DIR)
-    if args.train_faces:
-        splits["train"], judged = few(splits["train"], splits["val"], args.train_faces)
-        soft_labels = soft_labels_path(args.results_dir)
-    itself = advanced_network.parser().parse_args([*flags, *shown])
-    setup, classes = advanced_network.setup(itself), len(splits["train"].class_names)
-    about = {
-        "flags": flags,
-        "train_faces": args.train_faces,
-        "faces": [splits["train"].digest(), judged.digest()],
-        "network": str(stage.new_network(setup, classes, itself.seed, torch.device("cpu"))),
-    }
-    path = args.results_dir / "ablation.json"
-    done = stored(path, about)
-    filled = {"soft_labels": soft_labels, "twice": 2 * itself.epochs}
-    for name, (own, changed) in VARIANTS.items():
-        if name in done or (args.only and name not in (ITSELF, *args.only)):
+    train, judged = divided(splits, args.train_images)
+    path = args.results_dir / f"ablation_{args.targets}.csv"
+    rows: dict[str, dict] = {}
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = {row["variant"]: row for row in csv.DictReader(file)}
+    for name, (flags, changed) in VARIANTS.items():
+        words = [*base, *flags.split()]
+        if args.only and name not in (RECIPE, *args.only):
             continue
-        own = [flag.format(**filled) for flag in own.split()]
-        variant = advanced_network.parser().parse_args([*flags, *shown, *own])
-        taught = variant.soft_labels != "none"
-        if args.train_faces and taught and not soft_labels.is_file():
-            teach(itself, splits, soft_labels)
-        trained = results_of(train(variant, changed, splits), judged)
-        done[name] = trained | {"machine": describe_machine(choose_device(variant.device))}
-        done = stored(path, about) | done  # another run may have added its own
-        print(f"{name}: loss {done[name]['loss']:.3f}", flush=True)
-        write(path, about | {"runs": done}, len(judged))
-    print(path.with_suffix(".txt").read_text(encoding="utf-8"))
+        if name in rows:
+            if rows[name]["command"] != shlex.join(["python", "advanced_network.py", *words]):
+                raise UserError(f"{path} is of other flags; name another --results-dir")
+            continue
+        quiet = ["--quiet"] if args.quiet else []
+        row = measured([*words, *quiet], changed, train, judged)
+        row["command"] = shlex.join(["python", "advanced_network.py", *words])
+        rows[name] = {"variant": name} | row
+        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows.values())
+        print(f"{name}: by labels {row['labels']}, by raters {row.get('raters', '-')}", flush=True)
+    print(f"{len(train):,} images trained on, {len(judged):,} judged")
+    print(table(rows, args.targets))
     return 0
 
 

@@ -1,13 +1,13 @@
-"""How many faces have a twin in the train split, and whether a model is right because of that.
+"""How many images have a near-duplicate in the train split, and whether accuracy depends on them.
 
     python benchmarks/near_duplicates.py
 
-`dataset_preparation.py` takes identical pictures out of train; the same photograph cropped a little
-differently stays. Here each face of val and test is held against all train faces and their mirror
-images: the correlation of their grey levels at half size, after the means are taken away. For each
-threshold the table tells how many faces have a twin above it, how many of these carry the twin's
-label, and how often each model of `--results-dir` is right with a twin and without. A gain that is
-there without twins too is not of faces known by heart.
+`dataset_preparation.py` removes identical images from train; the same photograph in another crop
+remains. Each image of val and test is compared with all train images and their flips: the
+correlation of their grey levels at half size, after the means are subtracted. For each threshold the
+table shows how many images have a near-duplicate above it, the fraction of these with the label of
+the near-duplicate, and each model's accuracy by the labels with a near-duplicate and without. A
+gain that remains without near-duplicates is not due to memorised images.
 """
 
 import sys
@@ -19,25 +19,25 @@ import torch
 from torch.nn import functional as F
 
 from ferlab import cli, stage
-from ferlab.evaluation.runs import Run, read_folder, read_right
+from ferlab.evaluation.runs import Run, read_correct, read_folder
 from ferlab.files import UserError
 
 THRESHOLDS = (0.99, 0.95, 0.9, 0.8)
-CHUNK = 4096  # train faces at a time: 60 MB of correlations with 3,600 others
+CHUNK = 4096  # train images at a time: 60 MB of correlations with 3,600 others
 
 
 def unit_vectors(images: torch.Tensor) -> torch.Tensor:
-    """Maps faces `(N, 1, H, W)` to float32 `(N, H * W / 4)` whose products are correlations."""
+    """Maps images `(N, 1, H, W)` to float32 `(N, H * W / 4)` whose products are correlations."""
     small = F.avg_pool2d(images, 2).flatten(1)
     return F.normalize(small - small.mean(1, keepdim=True), dim=1)
 
 
 def nearest(images: torch.Tensor, train: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the highest correlation of each image with a train face, and which that is.
+    """Returns the highest correlation of each image with a train image, and its index.
 
     Args:
         images: float32 `(N, 1, H, W)`.
-        train: the same of M faces; their mirror images count as theirs.
+        train: the same of M images; their flips are compared too.
 
     Returns:
         float32 `(N,)` in [-1, 1] and int64 `(N,)`.
@@ -54,29 +54,31 @@ def nearest(images: torch.Tensor, train: torch.Tensor) -> tuple[torch.Tensor, to
     return most, place
 
 
-def row(twins: torch.Tensor, same: torch.Tensor, rights: list[torch.Tensor]) -> list[str]:
+def row(duplicates: torch.Tensor, same: torch.Tensor, correct: list[torch.Tensor]) -> list[str]:
     """Returns the cells of a threshold.
 
     Args:
-        twins: bool `(N,)`, which faces have one.
-        same: bool `(N,)`, whose nearest face carries the same label.
-        rights: bool `(N,)` for each model, where it is right.
+        duplicates: bool `(N,)`, which images have one.
+        same: bool `(N,)`, whose nearest train image has the same label.
+        correct: bool `(N,)` for each model, where it is correct.
     """
 
-    def share(right: torch.Tensor, of: torch.Tensor) -> str:
+    def fraction(right: torch.Tensor, of: torch.Tensor) -> str:
         return f"{right[of].float().mean():.3f}" if of.any() else "-"
 
-    cells = [f"{int(twins.sum()):,}", share(same, twins)]
-    return cells + [f"{share(right, twins)} / {share(right, ~twins)}" for right in rights]
+    cells = [f"{int(duplicates.sum()):,}", fraction(same, duplicates)]
+    return cells + [
+        f"{fraction(right, duplicates)} / {fraction(right, ~duplicates)}" for right in correct
+    ]
 
 
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--data-dir", type=Path, default=cli.DATA_DIR, help="the splits' folder")
+    parser.add_argument("--data-dir", type=Path, default=cli.DATA_DIR, help="folder of the splits")
     parser.add_argument(
-        "--results-dir", type=Path, default=cli.RESULTS_DIR, help="of the models' predictions"
+        "--results-dir", type=Path, default=cli.RESULTS_DIR, help="folder of the predictions"
     )
     args = parser.parse_args(argv)
     splits = stage.load_splits(args.data_dir, ("train",))
@@ -89,12 +91,12 @@ def main(argv: list[str] | None = None) -> int:
         for run in there:
             if run.splits[name]["digest"] != digest:
                 raise UserError(f"{run.path} is of other {name} images than {args.data_dir}")
-        rights = [torch.from_numpy(read_right(run, name)[1]) for run in there]
+        correct = [torch.from_numpy(read_correct(run, name, "labels")[1]) for run in there]
         heads = [f"{run.title}: with / without" for run in there]
-        print(f"{name}, {len(split):,} faces")
-        print(f"{'twin above':>10} {'faces':>6} {'same label':>11}", *(f"{h:>34}" for h in heads))
+        print(f"{name}, {len(split):,} images")
+        print(f"{'above':>10} {'images':>6} {'same label':>11}", *(f"{h:>34}" for h in heads))
         for threshold in THRESHOLDS:
-            count, label, *models = row(most > threshold, same, rights)
+            count, label, *models = row(most > threshold, same, correct)
             print(f"{threshold:10.2f} {count:>6} {label:>11}", *(f"{cell:>34}" for cell in models))
     return 0
 

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     sides = {
-        "dataset_preparation.py": lambda: prepare(args.source, 0, False, quiet=True),
+        "dataset_preparation.py": lambda: prepare(args.source, None, 0, False, quiet=True),
         "ImageFolder + DataLoader": lambda: plain_loop(args.source, 0),
         "the same, 2 workers": lambda: plain_loop(args.source, 2),
     }

@@ -1,1 +1,1 @@
-"""What the stage scripts share: data, training loop, metrics, files, plots."""
+"""The parts that all scripts have in common."""

@@ -16,7 +16,7 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def told_of(path: str | os.PathLike) -> Iterator[None]:
-    """Turns what the system says while `path` is written into a `UserError` that names it."""
+    """Turns an OSError that occurs while `path` is written into a `UserError` that names it."""
     try:
         yield
     except OSError as error:

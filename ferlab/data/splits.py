@@ -83,8 +83,8 @@ def split_path(data_dir: str | os.PathLike, split: str) -> Path:
 def save_splits(splits: dict[str, Split], data_dir: str | os.PathLike) -> None:
     """Writes each split to its file below `data_dir`, as the data contract's dict.
 
-    All are written before the first takes its place: a run that is killed leaves no splits of two
-    runs side by side, which could share faces. Equal splits give equal bytes.
+    All are written before the first is renamed: a run that is killed leaves no splits of two runs
+    side by side, which could have images in common. Equal splits give equal bytes.
 
     Raises:
         UserError: a file cannot be written.

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ferlab.files import atomic_path
 
-# Okabe & Ito's palette, which colour-blind readers can tell apart, and two greys.
+# The palette of Okabe & Ito, distinguishable for colour-blind readers, and two greys.
 BLUE, ORANGE, DARK, GREY = "#0072B2", "#D55E00", "#222222", "#666666"
 DPI = 130
 ERROR_GRID = (4, 6)  # rows and columns of faces

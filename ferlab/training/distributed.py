@@ -1,8 +1,8 @@
 """Several processes, on one machine or many, that train one model together under torchrun.
 
-Each step's batch is divided among the processes (data parallelism): everyone draws the same random
-numbers for the whole batch, computes the gradient of a part of it, and the gradients are averaged.
-Without torchrun there is one process, and nothing here does anything.
+The batch of each step is sharded over the processes (data parallelism): all draw the same random
+numbers for the whole batch, each computes the gradient of its shard, and the gradients are averaged
+(all-reduce). Without torchrun there is one process, and nothing here has an effect.
 """
 
 import os
@@ -18,17 +18,17 @@ from ferlab.files import UserError
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the processes that torchrun started, as its environment variables tell.
+    """Joins the process group that torchrun's environment variables describe.
 
     Args:
-        device: where this process computes; GPUs talk by nccl, all else by gloo.
+        device: where this process computes; the backend is nccl on GPUs, else gloo.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield
-    distributed.destroy_process_group()  # after an error torchrun ends the others instead
+    distributed.destroy_process_group()  # after an error torchrun ends the other processes
 
 
 def rank() -> int:
@@ -59,21 +59,21 @@ def common_batch_size(asked: int, count: int) -> int:
 
 
 def shard_of(count: int) -> slice:
-    """Returns which of `count` rows are this process's; sizes differ by one row at most."""
+    """Returns the rows of `count` that are this process's shard; sizes differ by at most one."""
     return slice(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
-def all_gathered(part: torch.Tensor, count: int) -> torch.Tensor:
-    """Returns the rows of all processes, `count` in all, of which `part` are this one's."""
+def all_gathered(shard: torch.Tensor, count: int) -> torch.Tensor:
+    """Returns the rows of all processes, `count` in all, given this process's `shard` of them."""
     if world_size() == 1:
-        return part
-    rows = part.new_zeros(count, *part.shape[1:])
-    rows[shard_of(count)] = part
+        return shard
+    rows = shard.new_zeros(count, *shard.shape[1:])
+    rows[shard_of(count)] = shard
     return sum_over_processes(rows)
 
 
 def from_rank_0(compute: Callable, *args):
-    """Returns what `compute(*args)` returns in the first process, or raises its error, in all."""
+    """Broadcasts what `compute(*args)` returns, or raises, in the first process."""
     if world_size() == 1:
         return compute(*args)
     outcome = [None, None]
@@ -89,16 +89,16 @@ def from_rank_0(compute: Callable, *args):
 
 
 def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
-    """Adds up `tensor` over the processes, in place."""
+    """Sums `tensor` over the processes, in place (all-reduce)."""
     if world_size() > 1:
         distributed.all_reduce(tensor)
     return tensor
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """Returns `model`, or what computes as it does and averages gradients over the processes.
+    """Returns `model`, wrapped so that gradients are averaged over the processes if there are several.
 
-    The parameters that need no gradient must stay so while it is used.
+    Parameters that need no gradient must not need one later.
     """
     if world_size() == 1:
         return model
@@ -106,9 +106,9 @@ def parallel(model: nn.Module) -> nn.Module:
 
 
 def with_synchronised_norms(model: nn.Module) -> nn.Module:
-    """Returns `model` with batch norms that see the whole batch, not this process's part alone.
+    """Returns `model` with batch norms over the whole batch, not this process's shard alone.
 
-    The names and shapes of weights stay as they are.
+    The names and shapes of the weights do not change.
     """
     if world_size() == 1:
         return model
@@ -116,14 +116,16 @@ def with_synchronised_norms(model: nn.Module) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            module.__class__ = CommonBatchNorm
+            module.__class__ = SynchronisedBatchNorm
     return model
 
 
-class CommonBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the parts of all processes, on CPUs, for which torch has none.
+class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the shards of all processes, on CPUs.
 
-    All parts must have the same number of rows. Maps `(N, C)` or `(N, C, H, W)` to the same shape.
+    `torch.nn.SyncBatchNorm` runs on GPUs alone. With it missing, training in several processes on
+    CPUs would differ from training in one, and the equality that tests check there would not hold.
+    All shards must have the same number of rows. Maps `(N, C)` or `(N, C, H, W)` to the same shape.
     """
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
@@ -143,10 +145,10 @@ class CommonBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _Normalise(torch.autograd.Function):
-    """Batch norm by moments of all processes, with torch's own kernels for given moments.
+    """Batch norm by the moments of all processes, with torch's kernels for given moments.
 
-    The moments depend on the maps too, which those kernels do not know, so the backward pass takes
-    out what the gradient has in common with 1 and with the normalised maps (arXiv 1502.03167,
+    The moments depend on the maps too, which those kernels ignore; the backward pass therefore
+    subtracts the projections of the gradient on 1 and on the normalised maps (arXiv 1502.03167,
     section 3).
     """
 

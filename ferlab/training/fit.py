@@ -41,17 +41,17 @@ class Fit:
 
 
 def stopped_run(checkpoint: Path) -> str | None:
-    """Returns what to say of an unfinished run before a new one writes over its checkpoint."""
+    """Returns the warning that a new run replaces the checkpoint of an unfinished one, or None."""
     try:
         state = load_checkpoint(checkpoint)
-    except UserError:  # there is none, or nothing that could go on
+    except UserError:  # there is none, or nothing that can be continued
         return None
     done, epochs = len(state["history"]), state["recipe"]["epochs"]
     if done >= epochs:
         return None
     return (
-        f"{checkpoint} is of a run stopped after epoch {done} of {epochs}, and is lost after epoch "
-        "1 of this one; to go on with the former, stop now and add --resume to its command"
+        f"{checkpoint} is of a run stopped after epoch {done} of {epochs}; it is overwritten after "
+        "epoch 1 of this run; to continue it instead, stop now and add --resume to its command"
     )
 
 
@@ -75,7 +75,7 @@ def fit(
     Raises:
         UserError: non-finite loss, too little memory, or a checkpoint that is missing or does not
             fit.
-        KeyboardInterrupt: on Ctrl-C; its text says how to go on.
+        KeyboardInterrupt: on Ctrl-C; its text says how to continue.
     """
     trainer = Trainer(model, train, recipe, config)
     if resume:
@@ -100,7 +100,9 @@ def fit(
             )
     except KeyboardInterrupt as interrupt:
         done = len(trainer.history)
-        hint = f"epoch {done} is in {checkpoint}; go on with --resume" if done else "no epoch done"
+        hint = (
+            f"epoch {done} is in {checkpoint}; continue with --resume" if done else "no epoch done"
+        )
         raise KeyboardInterrupt(hint) from interrupt
     except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU there is no other name
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
