@@ -138,7 +138,7 @@ def scale_change(
 def average_in(
     averaged: list[torch.Tensor], current: list[torch.Tensor], weight: torch.Tensor
 ) -> None:
-    """Moves `averaged` towards `current` by the fraction `weight`, in place; integers are copied."""
+    """Moves `averaged` by the fraction `weight` to `current`, in place; integers are copied."""
     pairs = list(zip(averaged, current, strict=True))
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
     change = torch._foreach_sub([new for _, new in floats], [old for old, _ in floats])

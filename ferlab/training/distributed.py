@@ -96,7 +96,7 @@ def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """Returns `model`, wrapped so that gradients are averaged over the processes if there are several.
+    """Returns `model`; if there are several processes, wrapped so that gradients are averaged.
 
     Parameters that need no gradient must not need one later.
     """
