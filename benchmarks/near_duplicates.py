@@ -5,8 +5,8 @@
 `dataset_preparation.py` removes identical images from train; the same photograph in another crop
 remains. Each image of val and test is compared with all train images and their flips: the
 correlation of their grey levels at half size, after the means are subtracted. For each threshold
-the table shows how many images have a near-duplicate above it, the fraction of these with the label of
-the near-duplicate, and each model's accuracy by the labels with a near-duplicate and without. A
+the table shows how many images have a near-duplicate above it, the fraction of these with the label
+of the near-duplicate, and each model's accuracy by the labels with one and without. A
 gain that remains without near-duplicates is not due to memorised images.
 """
 
