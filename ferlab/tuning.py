@@ -1,218 +1,200 @@
-"""An Optuna study that several processes share and that a kill does no harm to."""
+"""A study of a script's hyperparameters with Optuna: search space, storage, results files."""
 
 import json
-import os
-import platform
 import re
-import time
+import shlex
 import warnings
 from collections import Counter
 from pathlib import Path
 
+import matplotlib
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+import pandas  # Optuna's trials_dataframe needs it
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
+from scipy.stats import binomtest
 from sqlalchemy.exc import SQLAlchemyError
 
-from ferlab.files import UserError, require_writable
-from ferlab.search_space import Space
+from ferlab.evaluation.reports import wrapped
+from ferlab.files import UserError, atomic_path, write_text
 
-SILENCE = 1800  # seconds without an epoch after which a process elsewhere is taken for dead
-DONE = ("complete", "stopped", "diverged")  # states of a trial that needs no more work
-
-STORAGE_FAULTS = (OSError, SQLAlchemyError, optuna.exceptions.OptunaError)
+WIDTHS = ("256 128", "512 256", "1024", "1024 512", "1024 512 256", "2048 1024")
+LINEAR = {"dropout": (0.0, 0.6), "augment-strength": (0.0, 2.0)}  # lowest and highest value
+HEARTBEAT, GRACE = 10, 60  # seconds: between two heartbeats; without one, until a trial is lost
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+STORAGE_FAULTS = (SQLAlchemyError, optuna.exceptions.OptunaError)
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeat and plots
+retry = RetryHeartbeatStaleTrialCallback(max_retry=3)  # queues a lost trial's hyperparameters again
 
 
-def first_rung(epochs: int) -> int:
-    """Returns after how many epochs a trial is compared with the others for the first time."""
-    return max(1, round(epochs / 5))
+def suggest(trial: Trial, defaults: dict[str, float | str], seed: int) -> list[str]:
+    """Returns a trial's hyperparameters as flags of the script; each range includes the default.
+
+    Random numbers follow from `seed` and the trial's number: a study that continues does not draw
+    the same values again, and processes that start together draw different ones.
+    """
+    trial.study.sampler = optuna.samplers.TPESampler(seed=(1_000_003 * seed + trial.number) % 2**32)
+    for name, default in defaults.items():
+        if name == "widths":
+            trial.suggest_categorical(name, tuple(dict.fromkeys((*WIDTHS, default))))
+        elif name in LINEAR:
+            low, high = LINEAR[name]
+            trial.suggest_float(name, min(low, default), max(high, default))
+        else:
+            trial.suggest_float(name, default / 10, default * 10, log=True)
+    return flags_of(trial.params)
 
 
-def open_study(storage: str, name: str, epochs: int, task: dict) -> optuna.Study:
-    """Opens or makes a study.
+def flags_of(params: dict[str, float | str]) -> list[str]:
+    """Returns hyperparameters as words of a command, numbers with four digits."""
+    texts = {n: v if isinstance(v, str) else f"{v:.4g}" for n, v in params.items()}
+    return [word for name, text in texts.items() for word in (f"--{name}", *text.split())]
+
+
+def open_study(storage: str, name: str, task: dict, defaults: dict, rung: int) -> optuna.Study:
+    """Opens a study, or creates it; the first trial of a new one has the script's own values.
 
     Args:
-        storage: a journal file's path, or a database URL that Optuna knows.
+        storage: path of an SQLite file, or URL of a database that SQLAlchemy can open.
         name: the study's name in the storage.
-        epochs: of a trial that runs to its end. Of the trials that reach a fifth of them, and
-            three fifths, the better third goes on (asynchronous successive halving,
-            arXiv 1810.05934).
-        task: everything that must be equal for two trials to be comparable, JSON types.
+        task: what must be equal for two trials to be comparable.
+        defaults: the script's own values of the searched flags.
+        rung: after that many epochs, and after three times as many, the best third of the trials
+            continues (asynchronous successive halving, arXiv 1810.05934).
 
     Raises:
-        UserError: the storage cannot be opened, or the study there is of another task.
+        UserError: the storage cannot be opened, or its study is of another task.
     """
-    pruner = optuna.pruners.SuccessiveHalvingPruner(first_rung(epochs), reduction_factor=3)
-    if "://" not in storage:
-        require_writable(Path(storage).parent)
+    task = json.loads(json.dumps(task, default=str))  # as the storage returns it
+    pruner = optuna.pruners.SuccessiveHalvingPruner(rung, reduction_factor=3)
     try:
-        backend = storage
-        if "://" not in storage:
-            file = JournalFileBackend(storage, JournalFileOpenLock(storage))
-            backend = optuna.storages.JournalStorage(file)
         study = optuna.create_study(
-            storage=backend,
+            storage=_connect(storage if "://" in storage else f"sqlite:///{storage}"),
             study_name=name,
             direction="maximize",
             pruner=pruner,
             load_if_exists=True,
         )
-    except (*STORAGE_FAULTS, ValueError, LookupError, TypeError, ImportError) as error:
-        raise _cannot_open(storage, error) from error
-    task = json.loads(json.dumps(task))  # as it comes back
-    stored = study.user_attrs.get("task")
-    if stored is None and not study.get_trials(deepcopy=False):
-        study.set_user_attr("task", task)
-    elif stored != task:
-        stored = stored or {}
+        if "task" not in study.user_attrs and not study.trials:
+            study.set_user_attr("task", task)
+            study.enqueue_trial(defaults)
+        stored = study.user_attrs.get("task", {})
+    except (*STORAGE_FAULTS, ValueError, ImportError, RuntimeError) as error:
+        fault = f"cannot open {shown(storage)} ({str(error).splitlines()[0]})"
+        raise UserError(f"{fault}; --storage takes an SQLite file or a database URL") from error
+    if stored != task:
         key = next(key for key in (*task, *stored) if task.get(key) != stored.get(key))
         raise UserError(
-            f"study {name} in {shown(storage)} was made with {key} {stored.get(key)}, not "
-            f"{task.get(key)}; repeat its flags, or begin another with --study NAME"
+            f"study {name} in {shown(storage)} has {key} {stored.get(key)}, not {task.get(key)}; "
+            "repeat the flags of that study, or start another one with --study NAME"
         )
     return study
 
 
+def _connect(url: str) -> RDBStorage:
+    patience = {"timeout": 60} if url.startswith("sqlite") else {}  # seconds, for a lock
+    options = {"engine_kwargs": {"connect_args": patience}, "heartbeat_stale_trial_callback": retry}
+    options |= {"heartbeat_interval": HEARTBEAT, "grace_period": GRACE}
+    while True:
+        try:
+            return RDBStorage(url, **options)
+        except SQLAlchemyError as error:  # another process may be creating the same tables
+            if not re.search("already exists|UNIQUE", str(error)):
+                raise
+
+
 def shown(storage: str) -> str:
-    """Returns a storage's path or URL as it may be printed, without a password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
-
-
-def _cannot_open(storage: str, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(
-        f"cannot open {shown(storage)} ({reason}); --storage takes a journal file or a URL such as "
-        "sqlite:///tuning.db"
-    )
-
-
-def next_trial(study: optuna.Study, space: Space, defaults: dict, seed: int) -> Trial:
-    """Begins a trial: the first has the defaults, others what the search suggests.
-
-    Random numbers follow from `seed` and the trial's number: a study that was stopped doesn't
-    draw the same again, and processes that begin together draw differently.
-    """
-    trial = study.ask()
-    trial.set_user_attr("worker", [platform.node(), os.getpid()])
-    study.sampler = optuna.samplers.TPESampler(seed=(1_000_003 * seed + trial.number) % 2**32)
-    if trial.number == 0:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.sampler = optuna.samplers.PartialFixedSampler(defaults, study.sampler)
-    for name, part in space.items():
-        part.suggest(trial, name, defaults[name])
-    return trial
-
-
-def finish(study: optuna.Study, trial: Trial, accuracy: float | None) -> None:
-    """Ends a trial with its best val accuracy, or as stopped early if None."""
-    state = TrialState.PRUNED if accuracy is None else TrialState.COMPLETE
-    study.tell(trial, accuracy, state, skip_if_finished=True)
-
-
-def best_accuracy(study: optuna.Study) -> float | None:
-    """Returns the best val accuracy of the trials that ran to their end."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max((trial.value for trial in trials), default=None)
-
-
-def give_back(study: optuna.Study, number: int, defaults: dict) -> None:
-    """Ends a trial that was not run to its end, and puts its parameters first in the queue."""
-    trial = study.get_trials(deepcopy=False)[number]
-    try:
-        study.tell(number, state=TrialState.FAIL)
-    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-        return  # another process was first
-    study.enqueue_trial(defaults if number == 0 else trial.params)
-
-
-def release_dead(study: optuna.Study, defaults: dict) -> None:
-    """Gives back the trials whose process was killed; call it between two trials."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        host, pid = trial.user_attrs.get("worker", (None, None))
-        seen = trial.user_attrs.get("seen", trial.datetime_start.timestamp())
-        gone = host == platform.node() and not _is_running(pid)
-        if gone or time.time() - seen > SILENCE:
-            give_back(study, trial.number, defaults)
-
-
-def _is_running(pid: int) -> bool:
-    """Whether another process of this machine runs; on Windows, which cannot be asked, yes."""
-    if pid == os.getpid():
-        return False  # a former process had our number
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def counts(study: optuna.Study) -> Counter:
-    """Returns how many trials are in each state of `state_of`."""
-    return Counter(state_of(trial) for trial in study.get_trials(deepcopy=False))
+    """Returns a storage's path or URL without user and password."""
+    return re.sub("://.*@", "://***@", storage)
 
 
 def done(study: optuna.Study) -> int:
-    """Returns how many trials need no more work."""
-    return sum(counts(study)[state] for state in DONE)
+    """Returns the number of trials that need no more work."""
+    return len(study.get_trials(deepcopy=False, states=DONE))
 
 
-def state_of(trial: FrozenTrial) -> str:
-    """Returns a trial's state in this project's words."""
-    if "fault" in trial.user_attrs and trial.state == TrialState.PRUNED:
-        return "diverged"
-    return {
-        TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "stopped",
-        TrialState.FAIL: "interrupted",
-        TrialState.RUNNING: "running",
-        TrialState.WAITING: "waiting",
-    }[trial.state]
+def trial_line(trial: FrozenTrial) -> str:
+    """Returns a finished trial as a line for people."""
+    accuracy = "no val accuracy" if trial.value is None else f"val accuracy {trial.value:.4f}"
+    state = f"{trial.state.name.lower()} after {trial.last_step or 0} epochs"
+    told = trial.user_attrs.get("fault") or " ".join(flags_of(trial.params))
+    return f"trial {trial.number}: {accuracy}, {state}: {told}"
 
 
-def importances(study: optuna.Study, epoch: int) -> dict[str, float]:
-    """Returns each parameter's share in what varies val accuracy after `epoch` (fANOVA).
-
-    All trials that came so far count, not only those that ran to their end: successive halving
-    leaves few of these, and only good ones.
-    """
+def at_epoch(study: optuna.Study, epoch: int) -> optuna.Study:
+    """Returns a study of the val accuracies after `epoch`, trials that were stopped later too."""
     early = optuna.create_study(direction="maximize")
-    for trial in study.get_trials(deepcopy=False):
-        if state_of(trial) in DONE and epoch in trial.intermediate_values:
-            early.add_trial(
-                optuna.trial.create_trial(
-                    params=trial.params,
-                    distributions=trial.distributions,
-                    value=trial.intermediate_values[epoch],
-                )
-            )
-    if len({trial.value for trial in early.get_trials(deepcopy=False)}) < 2:
-        return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return optuna.importance.get_param_importances(early, evaluator=evaluator)
+    for trial in study.get_trials(states=DONE):
+        if epoch in trial.intermediate_values:
+            trial.state, trial.value = TrialState.COMPLETE, trial.intermediate_values[epoch]
+            early.add_trial(trial)
+    return early
 
 
-def row_of(trial: FrozenTrial) -> dict:
-    """Returns what is told of a begun trial.
+def report(
+    study: optuna.Study, facts: dict, command: list[str], defaults: dict, rung: int, images: int
+) -> str:
+    """Returns the result of a study for people.
 
-    `val_accuracy` is the best epoch's of a complete trial, the last epoch's of another, None
-    where no epoch was done.
+    Args:
+        study: the study.
+        facts: lines of the text, by label.
+        command: words of the command that trains the script, without the searched flags.
+        defaults: the script's own values of the searched flags.
+        rung: the epoch after which trials were first compared.
+        images: number of images in val.
     """
-    seen, end = trial.intermediate_values, trial.datetime_complete
-    return {
-        "trial": trial.number,
-        "state": state_of(trial),
-        "val_accuracy": trial.value if trial.value is not None else seen.get(len(seen)),
-        "best_epoch": trial.user_attrs.get("best_epoch"),
-        "epochs": len(seen),
-        "seconds": (end - trial.datetime_start).total_seconds() if end else None,
-        "worker": ":".join(map(str, trial.user_attrs.get("worker", ()))),
-        "machine": trial.user_attrs.get("machine", "unknown"),
-        "params": trial.params,
-    }
+    states = Counter(trial.state.name.lower() for trial in study.trials)
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
+    title = f"Tuning of {command[1]}"
+    lines = [title, "=" * len(title), ""]
+    for label, fact in {**facts, "trials": told}.items():
+        lines += wrapped(f"{label:8}{fact}", indent=8)
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    complete.sort(key=lambda trial: trial.value, reverse=True)
+    header = f"{'val accuracy [95 % interval]':>38}{'trial':>8}{'best epoch':>12}"
+    lines += ["", header if complete else "No trial is complete yet."]
+    own = [("defaults", trial) for trial in complete if trial.params == defaults]
+    for label, trial in [("best", trial) for trial in complete][:1] + own[:1]:
+        ends = binomtest(round(trial.value * images), images).proportion_ci(0.95, "wilson")
+        interval = f"{trial.value:.4f} [{ends.low:.4f}, {ends.high:.4f}]"
+        epoch = trial.user_attrs["best_epoch"]
+        lines.append(f"{label:8}{interval:>30}{trial.number:>8}{epoch:>12}")
+    if complete:
+        lines += ["", "Train with the best values (evaluates on test once, at the end):"]
+        lines += [shlex.join([*command, *flags_of(complete[0].params)]), ""]
+        lines += wrapped(
+            "The best of many trials on val is optimistic: part of its lead is chance in the "
+            f"{images:,} images of val. Report the accuracy on test."
+        )
+    early = at_epoch(study, rung)
+    if len({trial.value for trial in early.trials}) > 1:
+        lines += ["", f"Importance for val accuracy after epoch {rung} (PED-ANOVA)"]
+        importances = optuna.importance.get_param_importances(early)
+        lines += [f"{name:18}{100 * part:4.0f} %" for name, part in importances.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write_results(study: optuna.Study, path: Path, rung: int, text: str) -> None:
+    """Writes `<path>.txt` with `text`, `<path>.csv`, `<path>_history.png`, `<path>_slice.png`."""
+    write_text(Path(f"{path}.txt"), text)
+    frame = study.trials_dataframe(("number", "state", "value", "duration", "params", "user_attrs"))
+    frame["duration"] = pandas.to_timedelta(frame["duration"]).dt.total_seconds()
+    frame = frame.round({"value": 6, "duration": 2})
+    write_text(Path(f"{path}.csv"), frame.to_csv(index=False, lineterminator="\n"))
+
+    matplotlib.use("Agg")  # before pyplot and whatever the environment says
+    from matplotlib import pyplot
+    from optuna.visualization.matplotlib import plot_optimization_history, plot_slice
+
+    with matplotlib.rc_context():  # Optuna changes the style
+        for name, draw, shown_study, label in (
+            ("history", plot_optimization_history, study, "val accuracy"),
+            ("slice", plot_slice, at_epoch(study, rung), f"val accuracy, epoch {rung}"),
+        ):
+            draw(shown_study, target_name=label)
+            with atomic_path(f"{path}_{name}.png") as temporary:
+                pyplot.savefig(temporary, format="png", dpi=130, bbox_inches="tight")
+            pyplot.close()
