@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["MPLBACKEND"] = "Agg"  # one that is not installed would end the imports
     job = make_job(args, extra)
     if not all(map(find_spec, ("optuna", "pandas"))):
-        raise UserError("tuning needs Optuna and pandas; install: pip install optuna pandas")
+        raise UserError("tuning needs packages; install them with: pip install optuna pandas")
     from ferlab import stage, tuning
 
     setup = job.module.setup(job.args)

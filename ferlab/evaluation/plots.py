@@ -6,7 +6,7 @@ Equal numbers give equal bytes.
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -220,63 +220,6 @@ def plot_comparison(
         axes.grid(axis="x")
         _legend(figure, axes, f"Accuracy on the {split} split")
         figure.supxlabel(INTERVAL_NOTE, fontsize=8.5, color=GREY)
-
-
-def plot_tuning(
-    path: str | os.PathLike,
-    title: str,
-    trials: Sequence[dict],
-    defaults: dict[str, float | str],
-    log_scaled: Collection[str],
-) -> None:
-    """Draws val accuracy over the trials' numbers and over each tuned parameter.
-
-    Args:
-        path: the PNG file.
-        title: stands above.
-        trials: one dict a trial, at least one: trial (its number), state, val_accuracy, params.
-        defaults: the script's own values of the parameters.
-        log_scaled: the parameters that were searched on a log scale.
-    """
-    names = [None, *defaults]  # the first panel is over the trials' numbers
-    columns = min(3, len(names))
-    lines = -(-len(names) // columns)
-    with _figure(path, 3.3 * columns, 1.3 + 2.6 * lines) as figure:
-        panels = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
-        for axes, name in zip(panels, names, strict=False):
-            values = [row["trial"] if name is None else row["params"][name] for row in trials]
-            if isinstance(values[0], str):
-                texts = sorted({*values, defaults[name]}, key=lambda t: [*map(int, t.split())])
-                values = [texts.index(value) for value in values]
-                axes.set_xticks(range(len(texts)), texts, rotation=30, ha="right", fontsize=8)
-                axes.set_xlim(-0.5, len(texts) - 0.5)
-            elif name in log_scaled:
-                axes.set_xscale("log")
-            for state, label, marks in (
-                ("stopped", "stopped early, at its last epoch", {"mfc": "none", "mec": GREY}),
-                ("complete", "ran to the end, at its best epoch", {"color": BLUE}),
-            ):
-                shown = [i for i, row in enumerate(trials) if row["state"] == state]
-                heights = [trials[i]["val_accuracy"] for i in shown]
-                axes.plot([values[i] for i in shown], heights, "o", ms=5, label=label, **marks)
-            if name is not None:
-                own = defaults[name]
-                at = texts.index(own) if isinstance(own, str) else own
-                axes.axvline(at, color=ORANGE, lw=1.2, ls="--", zorder=1)
-            axes.set_xlabel(name or "trial")
-            axes.grid(axis="y")
-        panels[0].plot([], [], color=ORANGE, lw=1.2, ls="--", label="the script's own value")
-        whole = [row for row in trials if row["state"] == "complete"]
-        best = np.maximum.accumulate([row["val_accuracy"] for row in whole])
-        steps = [*(row["trial"] for row in whole), trials[-1]["trial"]]
-        panels[0].step(steps, [*best, *best[-1:]], where="post", color=BLUE, lw=1.2)
-        panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        panels[0].yaxis.set_major_formatter(_percent)
-        for axes in panels[::columns]:
-            axes.set_ylabel("val accuracy")
-        for axes in panels[len(names) :]:
-            axes.set_visible(False)
-        _legend(figure, panels[0], title)
 
 
 @contextlib.contextmanager
