@@ -1,1 +1,1 @@
-"""The drawn dataset, for machines without the real one."""
+"""The sample: a drawn dataset and clip, for machines without the real dataset or a camera."""

@@ -1,28 +1,32 @@
-"""Faces drawn by code, their expressions made of FACS action units.
+"""Drawn faces; their expressions are combinations of FACS action units.
 
 An action unit (AU) is one visible muscle movement of the Facial Action Coding System (Ekman,
 Friesen & Hager 2002, "Facial Action Coding System: The Manual"). `EXPRESSIONS` lists the prototypes
 of the basic emotions from the same authors' EMFACS; `draw_face` moves brows, lids, cheeks, nose,
-lips and jaw as each unit does.
+lips and jaw accordingly.
 
-Lengths and places are in the face units of `ferlab.sample.pen`.
+Lengths and positions are in the face units of `ferlab.sample.parts`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from ferlab.sample.parts import (
+    SPAN,
+    Identity,
+    Pen,
+    curve,
     draw_brow,
     draw_cheek,
     draw_eye,
     draw_glasses,
     draw_mouth,
     draw_nose,
+    oval,
+    shade,
 )
-from ferlab.sample.pen import SPAN, Colour, Pen, curve, oval, shade
 
 EXPRESSIONS: dict[str, tuple[int, ...]] = {
     "angry": (4, 5, 7, 23),
@@ -50,35 +54,8 @@ ACTION_UNITS = {
 }
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Who a drawn face is; lengths in face units, colours BGR."""
-
-    width: float = 0.78
-    taper: float = 0.25
-    skin: Colour = (150, 180, 220)
-    hair: Colour = (30, 40, 60)
-    hairline: float = -0.8
-    long_hair: bool = False
-    eye_gap: float = 0.36
-    eye_width: float = 0.17
-    eye_height: float = 0.075
-    eye_y: float = -0.15
-    iris: float = 0.065
-    brow_gap: float = 0.2
-    brow_thickness: float = 0.06
-    nose_length: float = 0.42
-    nose_width: float = 0.13
-    mouth_y: float = 0.56
-    mouth_width: float = 0.27
-    lip: float = 0.055
-    glasses: bool = False
-    beard: float = 0.0
-    moustache: float = 0.0
-
-
 def random_identity(rng: np.random.Generator) -> Identity:
-    """Draws a person."""
+    """Draws a random appearance."""
     tone = rng.uniform(0.3, 1.0)
     skin = tuple(float(c * tone) for c in rng.normal((168, 195, 235), 6))
     hair_tone = rng.choice([rng.uniform(10, 60), rng.uniform(60, 190)], p=[0.7, 0.3])
@@ -114,13 +91,13 @@ def draw_face(
     """Draws a face.
 
     Args:
-        identity: who.
+        identity: the person.
         activations: intensity in [0, 1] of each action unit; absent ones are at rest.
-        size: height and width of the drawing in pixels, which shows [-SPAN, SPAN] face units.
-        yaw: turn of the head in [-1, 1]; positive looks to the picture's right.
+        size: height and width of the drawing, pixels; it shows [-SPAN, SPAN] face units.
+        yaw: turn of the head in [-1, 1]; positive looks to the right of the image.
 
     Returns:
-        uint8 `(size, size, 4)`, BGR and opacity.
+        uint8 `(size, size, 4)`: BGR and opacity.
     """
     au = {unit: float(activations.get(unit, 0.0)) for unit in ACTION_UNITS}
     pen, mask = Pen(size, yaw), Pen(size, yaw, channels=1)
@@ -143,7 +120,7 @@ def draw_face(
         above = curve((0.5, 0.35), (0, 0.42), (-0.5, 0.35))
         jaw = np.concatenate([head[head[:, 1] > 0.25], above])
         pen.blend(jaw, identity.hair, 0.75 * identity.beard)
-    pen.picture = light(pen.picture, identity, au, yaw)
+    pen.image = light(pen.image, identity, au, yaw)
     draw_nose(pen, identity, au)
     draw_mouth(pen, identity, au)
     for side in (-1, 1):
@@ -154,7 +131,7 @@ def draw_face(
         draw_glasses(pen, identity)
     fringe = curve((-identity.width, -0.35), (0, identity.hairline), (identity.width, -0.35), 20)
     pen.fill(np.concatenate([fringe, cap[::-1]]), identity.hair)
-    return np.dstack([pen.picture, mask.picture])
+    return np.dstack([pen.image, mask.image])
 
 
 def head_outline(identity: Identity, au: Mapping[int, float]) -> np.ndarray:
@@ -167,9 +144,9 @@ def head_outline(identity: Identity, au: Mapping[int, float]) -> np.ndarray:
 
 
 def light(
-    picture: np.ndarray, identity: Identity, au: Mapping[int, float], yaw: float
+    image: np.ndarray, identity: Identity, au: Mapping[int, float], yaw: float
 ) -> np.ndarray:
-    """Models the face: dark eye sockets, bright nose bridge, cheeks and chin."""
+    """Shades a face: dark eye sockets, bright nose bridge, cheeks and chin."""
     grid = np.linspace(-SPAN, SPAN, 56, dtype=np.float32)
     x, y = np.meshgrid(grid - 0.2 * yaw, grid)
 
@@ -182,5 +159,5 @@ def light(
         field -= 0.3 * spot(side * identity.eye_gap, identity.eye_y - 0.02, 0.24, 0.14)
         lift = 0.07 * au[6] + 0.05 * au[12]
         field += (0.12 + 0.12 * au[6]) * spot(side * 0.4, 0.24 - lift, 0.2, 0.15)
-    field = cv2.resize(field, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return np.clip(picture * field[:, :, None], 0, 255).astype(np.uint8)
+    field = cv2.resize(field, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return np.clip(image * field[:, :, None], 0, 255).astype(np.uint8)

@@ -1,29 +1,118 @@
-"""Brows, eyes, cheeks, nose and mouth of a drawn face, as the action units move them.
+"""The parts of a drawn face: anti-aliased shapes, and brows, eyes, cheeks, nose and mouth.
 
-All functions take the pen, who is drawn (`sample_faces.Identity`), and `au`, the intensity in
-[0, 1] of every action unit; `side` is -1 for the picture's left and 1 for its right. Places are in
-the face units of `ferlab.sample.pen`.
+Face units: the origin is between eyes and nose tip, x points to the right of the image, y down; the
+chin of a neutral face is near y = 1, the hairline near y = -0.8.
+
+Each `draw_*` function takes the pen, the identity and `au`, the intensity in [0, 1] of every action
+unit; `side` is -1 for the left and 1 for the right of the image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from ferlab.sample.pen import Pen, curve, oval, shade
-
-if TYPE_CHECKING:
-    from ferlab.sample.faces import Identity
-
+SPAN = 1.4  # a drawing shows [-SPAN, SPAN] in both directions
 INK = (25, 25, 25)
+Colour = tuple[float, float, float]  # BGR in [0, 255]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The appearance of a drawn person; lengths in face units, colours BGR."""
+
+    width: float = 0.78
+    taper: float = 0.25
+    skin: Colour = (150, 180, 220)
+    hair: Colour = (30, 40, 60)
+    hairline: float = -0.8
+    long_hair: bool = False
+    eye_gap: float = 0.36
+    eye_width: float = 0.17
+    eye_height: float = 0.075
+    eye_y: float = -0.15
+    iris: float = 0.065
+    brow_gap: float = 0.2
+    brow_thickness: float = 0.06
+    nose_length: float = 0.42
+    nose_width: float = 0.13
+    mouth_y: float = 0.56
+    mouth_width: float = 0.27
+    lip: float = 0.055
+    glasses: bool = False
+    beard: float = 0.0
+    moustache: float = 0.0
+
+
+class Pen:
+    """Draws anti-aliased shapes, given in face units, on an image.
+
+    Args:
+        size: height and width of the image, pixels; it shows [-SPAN, SPAN] face units.
+        yaw: turn of the head in [-1, 1].
+        channels: channels of the image: 3 for BGR, 1 for a mask.
+
+    Attributes:
+        image: uint8 `(size, size, channels)`.
+    """
+
+    def __init__(self, size: int, yaw: float, channels: int = 3):
+        self.image = np.zeros((size, size, channels), np.uint8)
+        self.scale = size / (2 * SPAN)
+        self.yaw = yaw
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """Maps `(N, 2)` face units to 1/16 pixels, turned by yaw; points near the centre move most."""
+        x, y = np.asarray(points, float).T
+        x = x + 0.22 * self.yaw * np.clip(1 - x**2 / 0.8, 0, 1)
+        return np.int32(np.round((np.stack([x, y], 1) + SPAN) * self.scale * 16))
+
+    def fill(self, points: np.ndarray, colour: Colour | float) -> None:
+        """Fills the polygon through `(N, 2)` points."""
+        cv2.fillPoly(self.image, [self.pixels(points)], colour, cv2.LINE_AA, shift=4)
+
+    def line(self, points: np.ndarray, colour: Colour, width: float) -> None:
+        """Draws a line of `width` face units through `(N, 2)` points."""
+        thickness = max(1, round(width * self.scale))
+        pixels = [self.pixels(points)]
+        cv2.polylines(self.image, pixels, False, colour, thickness, cv2.LINE_AA, shift=4)
+
+    def blend(self, points: np.ndarray, colour: Colour, opacity: float) -> None:
+        """Fills a polygon with `opacity` in [0, 1]."""
+        before = self.image.copy()
+        self.fill(points, colour)
+        cv2.addWeighted(self.image, opacity, before, 1 - opacity, 0, self.image)
+
+
+def curve(start: tuple, middle: tuple, end: tuple, count: int = 12) -> np.ndarray:
+    """Returns `(count, 2)` points of the parabola through three points."""
+    start, middle, end = (np.array(point, float) for point in (start, middle, end))
+    control = 2 * middle - (start + end) / 2
+    t = np.linspace(0, 1, count)[:, None]
+    return (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
+
+
+def oval(
+    x: float, y: float, half_width: float, half_height: float, upper_half: bool = False
+) -> np.ndarray:
+    """Returns `(28, 2)` points of an ellipse, or of its upper half from left to right."""
+    if upper_half:
+        angle = np.linspace(np.pi, 2 * np.pi, 28)
+    else:
+        angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+    return np.stack([x + half_width * np.cos(angle), y + half_height * np.sin(angle)], 1)
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """Returns a colour with its channels multiplied by `factor`, clipped to [0, 255]."""
+    return tuple(float(np.clip(channel * factor, 0, 255)) for channel in colour)
 
 
 def draw_brow(pen: Pen, identity: Identity, au: Mapping[int, float], side: int) -> None:
     """Brow: 1 raises the inner, 2 the outer end; 4 lowers and draws in; 9 lowers the inner end."""
     y = identity.eye_y - identity.brow_gap
-    lowered = 0.13 * au[4] * (1 - 0.8 * au[1])  # the raiser wins: sad and fearful brows slant
+    lowered = 0.13 * au[4] * (1 - 0.8 * au[1])  # au 1 outweighs au 4: sad and fearful brows slant
     inner = (0.13 - 0.05 * au[4], y - 0.17 * au[1] + lowered + 0.1 * au[9])
     arch = y - 0.045 - 0.06 * au[1] - 0.12 * au[2] + 0.6 * lowered + 0.04 * au[9]
     middle = (identity.eye_gap, arch)

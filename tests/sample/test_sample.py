@@ -26,15 +26,15 @@ from ferlab.sample.faces import (
     draw_face,
     random_identity,
 )
-from ferlab.sample.pen import SPAN
+from ferlab.sample.parts import SPAN
 
 SIZE = 280
 PIXELS = SIZE / (2 * SPAN)  # a face unit
 
 
 def gray(activations, identity=None):
-    picture = draw_face(identity or Identity(), activations, SIZE)
-    return cv2.cvtColor(picture[:, :, :3], cv2.COLOR_BGR2GRAY).astype(int)
+    image = draw_face(identity or Identity(), activations, SIZE)
+    return cv2.cvtColor(image[:, :, :3], cv2.COLOR_BGR2GRAY).astype(int)
 
 
 def change(unit):
@@ -93,9 +93,9 @@ def test_an_action_unit_moves_its_part_of_the_face(unit, where, not_where):
 
 
 def test_a_drawing_is_a_face_with_opacity():
-    picture = draw_face(Identity(), {}, SIZE)
-    assert picture.shape == (SIZE, SIZE, 4) and picture.dtype == np.uint8
-    assert picture[SIZE // 2, SIZE // 2, 3] == 255 and picture[0, 0, 3] == 0
+    image = draw_face(Identity(), {}, SIZE)
+    assert image.shape == (SIZE, SIZE, 4) and image.dtype == np.uint8
+    assert image[SIZE // 2, SIZE // 2, 3] == 255 and image[0, 0, 3] == 0
 
 
 def test_people_differ_and_repeat():
@@ -113,7 +113,7 @@ def test_activations_favour_the_expression():
     assert all(0 <= value <= 1 for d in drawn for value in d.values())
 
 
-def test_face_picture():
+def test_face_image():
     face = sample_face("happy", 3, np.random.default_rng(0))
     assert face.shape == (48, 48) and face.dtype == np.uint8 and face.std() > 5
 
@@ -136,7 +136,7 @@ def test_dataset_is_kaggles_layout_and_repeatable(tmp_path):
     assert len(set(a.values())) == len(a)
 
 
-def test_nobody_stands_in_two_splits_or_in_the_clip(tmp_path, monkeypatch):
+def test_splits_and_clip_share_no_person(tmp_path, monkeypatch):
     people = []
 
     def note(expression, person, rng):
@@ -151,7 +151,7 @@ def test_nobody_stands_in_two_splits_or_in_the_clip(tmp_path, monkeypatch):
     assert CLIP_PERSON not in people
 
 
-def test_video_that_cannot_be_written(tmp_path, monkeypatch):
+def test_a_video_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "VideoWriter_fourcc", lambda *letters: 0x7A7A7A7A)  # no such codec
     with pytest.raises(UserError, match="mp4v"):
         write_sample_clip(tmp_path, quiet=True)
@@ -180,7 +180,7 @@ def test_haar_finds_the_clips_face(tmp_path):
         assert frame.shape[1::-1] == CLIP_SIZE
         row = truth[frames]
         frames += 1
-        if frames % 4:  # the detector is slow; every fourth frame tells
+        if frames % 4:  # the detector is slow; every fourth frame is enough
             continue
         looked += 1
         found = cascade.detectMultiScale(
