@@ -1,76 +1,85 @@
-"""Writes a trained model as ONNX, which runs without torch, and checks it against torch.
+"""Exports a trained model to ONNX, which runs without torch, and checks it against torch.
 
     python export_onnx.py             # results/advanced_model.onnx
-    python export_onnx.py --int8      # and results/advanced_model_int8.onnx: smaller and faster
+    python export_onnx.py --int8      # also results/advanced_model_int8.onnx: smaller and faster
     python live_inference.py --weights results/advanced_model_int8.onnx
 
-The file holds the class names, the preprocessing and the temperature too. It maps `images`, float32
-`(N, 1, 48, 48)` in [-1, 1], to `logits`, float32 `(N, classes)`. On every test image it must name
-torch's class, or nothing is written; of int8, which rounds, the agreement and both accuracies are
-told. Takes 10 s, with --int8 20 s, on two CPU cores. Speed: benchmarks/export.py.
+The file also holds the class names, the preprocessing and the temperature. It maps `images`,
+float32 `(N, 1, 48, 48)` in [-1, 1], to `logits`, float32 `(N, classes)`. The float32 model is
+written only if it predicts the same class as torch for every test image; for int8, the agreement
+and both accuracies are printed. Takes 10 s, with --int8 20 s, on two CPU cores. Latency:
+benchmarks/export.py.
 """
 
+import argparse
+import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import nn
-
-from advanced_network import CNN
-from basic_nn import MLP
-from ferlab import cli, stage
-from ferlab.constants import IMAGE_SIZE
-from ferlab.data.splits import Split, available_splits, load_tensors
-from ferlab.export import describe, require_packages, to_int8, to_onnx
+from ferlab import cli
 from ferlab.files import UserError, atomic_path
-from ferlab.live.onnx_model import with_onnxruntime
-from ferlab.training.checkpoint import load_model
-from ferlab.training.prediction import BATCH, predict_views
-from softmax import SoftmaxRegression
-from transfer_learning import TransferNetwork
+from ferlab.live.weights import default_weights
 
-MODELS = {
-    "advanced": CNN,
-    "basic_nn": MLP,
-    "softmax": SoftmaxRegression,
-    "transfer": TransferNetwork,
+if TYPE_CHECKING:  # everything heavy is imported after the flags are parsed
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from ferlab.data.splits import Split
+
+MODELS = {  # the script and the class of each model
+    "advanced": ("advanced_network", "CNN"),
+    "basic_nn": ("basic_nn", "MLP"),
+    "softmax": ("softmax", "SoftmaxRegression"),
+    "transfer": ("transfer_learning", "TransferNetwork"),
 }
-RANDOM_IMAGES = 64  # to check on where there is no split
+RANDOM_IMAGES = 64  # number of images to check on if there is no split
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a model is checked on.
+    """The images that a model is checked on.
 
     Attributes:
-        name: what the images are called.
+        name: name of the images in messages.
         images: float32 `(N, 1, 48, 48)` in [-1, 1].
-        labels: int64 `(N,)`; None of random images.
-        logits: float32 `(N, classes)`, torch's.
+        labels: int64 `(N,)`; None for random images.
+        logits: float32 `(N, classes)` of torch.
     """
 
     name: str
-    images: torch.Tensor
-    labels: torch.Tensor | None
-    logits: np.ndarray
+    images: "torch.Tensor"
+    labels: "torch.Tensor | None"
+    logits: "np.ndarray"
 
 
-def load_weights(path: Path) -> tuple[nn.Module, dict]:
-    """Returns the network of a weights file, whichever model it is, and the file's content.
+def load_weights(path: Path) -> "tuple[nn.Module, dict]":
+    """Returns the network of a weights file of any model, and the file's content.
 
     Raises:
-        UserError: as of `checkpoint.load_model`, or no model of MODELS.
+        UserError: the same as `checkpoint.load_model`, or the model cannot be exported.
     """
+    from ferlab.data.splits import load_tensors
+    from ferlab.training.checkpoint import load_model
+
     name = load_tensors(path, "train it with: python advanced_network.py").get("model", "advanced")
     if name not in MODELS:
-        raise UserError(f"{path} holds weights of {name}; exported are {', '.join(MODELS)}")
-    return load_model(path, name, MODELS[name])
+        raise UserError(
+            f"{path} holds weights of {name}; models that can be exported: {', '.join(MODELS)}"
+        )
+    script, network = MODELS[name]
+    return load_model(path, name, getattr(importlib.import_module(script), network))
 
 
-def prepare_check(model: nn.Module, splits: dict[str, Split]) -> Check:
-    """Returns the test split's images, else val's, else random ones, with torch's logits."""
+def prepare_check(model: "nn.Module", splits: "dict[str, Split]") -> Check:
+    """Returns the images of the test split, else of val, else random ones, with torch's logits."""
+    import torch
+
+    from ferlab.constants import IMAGE_SIZE
+    from ferlab.training.prediction import predict_views
+
     name = next((split for split in ("test", "val") if split in splits), "random")
     if name == "random":
         generator = torch.Generator().manual_seed(0)
@@ -83,21 +92,29 @@ def prepare_check(model: nn.Module, splits: dict[str, Split]) -> Check:
 
 
 def compare(content: bytes, check: Check) -> tuple[float, str]:
-    """Runs a model by onnxruntime.
+    """Compares a model, run by onnxruntime, with torch.
 
     Returns:
-        The share of images with torch's class, and a line for people.
+        The fraction of images with the same predicted class, and a line to print.
     """
-    network = with_onnxruntime(content, torch.get_num_threads())
-    logits = np.concatenate([network(batch.numpy()) for batch in check.images.split(BATCH)])
+    import numpy as np
+    import torch
+
+    from ferlab.live.onnx_classifier import open_session, run
+    from ferlab.training.prediction import BATCH
+
+    session = open_session(content, torch.get_num_threads())
+    logits = np.concatenate([run(session, batch.numpy()) for batch in check.images.split(BATCH)])
     same = logits.argmax(1) == check.logits.argmax(1)
     text = (
-        f"{len(same):,} {check.name} images: torch's class on {same.sum():,} ({same.mean():.2%}), "
-        f"largest difference of logits {np.abs(logits - check.logits).max():.1e}"
+        f"{len(same):,} {check.name} images: same class as torch on {same.sum():,} "
+        f"({same.mean():.2%}), largest difference of logits "
+        f"{np.abs(logits - check.logits).max():.1e}"
     )
     if check.labels is not None:
-        right = [(x.argmax(1) == check.labels.numpy()).mean() for x in (logits, check.logits)]
-        text += f", accuracy {right[0]:.4f} (torch {right[1]:.4f})"
+        labels = check.labels.numpy()
+        accuracy, reference = ((x.argmax(1) == labels).mean() for x in (logits, check.logits))
+        text += f", accuracy {accuracy:.4f} (torch {reference:.4f})"
     return float(same.mean()), text
 
 
@@ -105,61 +122,81 @@ def write(path: Path, content: bytes, check: Check, precision: str) -> None:
     """Checks a model and writes it.
 
     Raises:
-        UserError: in float32 it names another class than torch, or it cannot be written.
+        UserError: the float32 model predicts another class than torch, or the file cannot be
+            written.
     """
-    share, text = compare(content, check)
-    if precision == "float32" and share < 1:
-        raise UserError(f"{path} is not written, for it differs from torch on {text}")
+    agreement, text = compare(content, check)
+    if precision == "float32" and agreement < 1:
+        raise UserError(f"{path} is not written: it differs from torch; {text}")
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     print(f"wrote {path} ({precision}, {len(content) / 1e6:.1f} MB)\n  {text}")
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser."""
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="weights file to export (default: the first advanced_model.pth that exists in "
+        "votes/ below --results-dir, in --results-dir, and of the shipped ones in reference/)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=cli.DATA_DIR,
+        help="folder of the splits to check on, and to calibrate --int8 with",
+    )
+    parser.add_argument(
+        "--results-dir", type=Path, default=cli.RESULTS_DIR, help="folder to write to"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="file to write (default: the name of the weights file with .onnx, in --results-dir)",
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="also write the int8 model, to <output>_int8.onnx"
+    )
+    return parser
+
+
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the export; returns the exit code."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("--weights", type=Path, help="default: advanced_model.pth in --results-dir")
-    parser.add_argument(
-        "--data-dir", type=Path, default=cli.DATA_DIR, help="faces to check on and to calibrate by"
-    )
-    parser.add_argument(
-        "--results-dir",
-        type=Path,
-        default=cli.RESULTS_DIR,
-        help="of the weights and of what is written",
-    )
-    parser.add_argument(
-        "--output", type=Path, help="default: the weights' name with .onnx, in --results-dir"
-    )
-    parser.add_argument(
-        "--int8", action="store_true", help="write the 8 bit model too, as <output>_int8.onnx"
-    )
-    args = parser.parse_args(argv)
-    require_packages()
-    weights = args.weights or args.results_dir / "advanced_model.pth"
+    args = make_parser().parse_args(argv)
+    weights = args.weights or default_weights(args.results_dir)
     output = args.output or args.results_dir / f"{weights.stem}.onnx"
     if output.suffix.lower() != ".onnx":
         raise UserError(f"--output {output}: the name must end in .onnx")
+
+    from ferlab import stage
+    from ferlab.data.splits import available_splits
+    from ferlab.export import PACKAGES, describe, to_int8, to_onnx
+    from ferlab.live.onnx_classifier import require_packages
+
+    require_packages(PACKAGES)
+    print(f"weights: {weights}")
     model, content = load_weights(weights)
     names = tuple(content["class_names"])
     found = available_splits(args.data_dir)
     splits = stage.load_splits(args.data_dir, class_names=names) if found else {}
-    faces = splits.get("train", splits.get("val"))
-    if args.int8 and faces is None:
+    calibration = splits.get("train", splits.get("val"))
+    if args.int8 and calibration is None:
         raise UserError(
-            f"--int8 needs faces, and {args.data_dir} holds neither the train nor the val split; "
-            "make them with: python dataset_preparation.py"
+            f"--int8 needs images to calibrate with, and {args.data_dir} has neither the train nor "
+            "the val split; make them with: python dataset_preparation.py"
         )
     check = prepare_check(model, splits)
     if check.labels is None:
-        print(f"{args.data_dir} holds neither the test nor the val split: the check is on noise")
+        print(f"{args.data_dir} has neither the test nor the val split: checking on random images")
     proto = to_onnx(model)
     write(output, describe(proto, content, "float32"), check, "float32")
     if args.int8:
-        rounded = to_int8(proto, faces.images)
+        quantised = to_int8(proto, calibration.images)
         output = output.with_name(f"{output.stem}_int8{output.suffix}")
-        write(output, describe(rounded, content, "int8"), check, "int8")
+        write(output, describe(quantised, content, "int8"), check, "int8")
     print(f"next: python live_inference.py --weights {output}")
     return 0
 

@@ -1,6 +1,5 @@
-"""A network turned into ONNX, in float32 or 8 bits, with the metadata that its users need."""
+"""Conversion of a network to ONNX, in float32 or int8, with metadata for its users."""
 
-import importlib
 import json
 import logging
 import tempfile
@@ -13,37 +12,20 @@ import torch
 from torch import nn
 
 from ferlab.constants import IMAGE_SIZE, MEAN, STD
-from ferlab.files import UserError
-from ferlab.live.onnx_model import FORMAT, INPUT, OUTPUT
+from ferlab.live.onnx_classifier import FORMAT, INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # optional: no other script needs them
-CALIBRATION_FACES = 512  # more change the accuracy by less than chance does
-
-
-def require_packages() -> None:
-    """Checks that the optional packages are installed.
-
-    Raises:
-        UserError: one is not.
-    """
-    try:
-        for name in PACKAGES:
-            importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"export_onnx.py needs {', '.join(PACKAGES[:-1])} and {PACKAGES[-1]}; "
-            f"install them with: pip install {' '.join(PACKAGES)}"
-        ) from error
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # optional requirements
+CALIBRATION_IMAGES = 512  # more of them change the accuracy by less than its standard error
 
 
 def to_onnx(model: nn.Module) -> "ModelProto":
-    """Returns the network as ONNX, for any number of images."""
+    """Returns the network as ONNX, for batches of any size."""
     images = torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own insides
+        warnings.simplefilter("ignore")  # about torch's own internals
         program = torch.onnx.export(
             model.eval(),
             (images,),
@@ -55,21 +37,21 @@ def to_onnx(model: nn.Module) -> "ModelProto":
         )
     proto = program.model_proto
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input):
-        part.ClearField("metadata_props")  # traces of torch, paths of this machine among them
+        part.ClearField("metadata_props")  # contain paths of this machine
     return proto
 
 
-def to_int8(proto: "ModelProto", faces: torch.Tensor) -> "ModelProto":
-    """Returns the model with weights and activations rounded to 8 bits (static quantisation).
+def to_int8(proto: "ModelProto", images: torch.Tensor) -> "ModelProto":
+    """Returns the model with weights and activations in int8 (static quantisation).
 
-    Activations are unsigned: onnxruntime is several times faster on x86 then. Weights have a scale
-    a channel, and 7 bits: with 8, sums overflow on CPUs without VNNI (see "reduce_range" at
-    onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+    Activations are unsigned, with which onnxruntime is several times faster on x86. Weights have
+    one scale per channel and 7 bits: with 8 bits, sums overflow on CPUs without VNNI (see
+    "reduce_range" at onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 
     Args:
         proto: the model in float32.
-        faces: float32 `(N, 1, 48, 48)`; CALIBRATION_FACES of them, drawn at random, tell the range
-            of every activation.
+        images: float32 `(N, 1, 48, 48)`; a random sample of CALIBRATION_IMAGES of them gives the
+            range of each activation.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -80,10 +62,10 @@ def to_int8(proto: "ModelProto", faces: torch.Tensor) -> "ModelProto":
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
 
-    class Faces(CalibrationDataReader):
-        batches = iter(faces[order[:CALIBRATION_FACES]].split(64))
+    class Images(CalibrationDataReader):
+        batches = iter(images[order[:CALIBRATION_IMAGES]].split(64))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
@@ -93,12 +75,12 @@ def to_int8(proto: "ModelProto", faces: torch.Tensor) -> "ModelProto":
         plain, folded, result = (str(Path(folder) / f"{n}.onnx") for n in ("plain", "folded", "8"))
         onnx.save(proto, plain)
         quant_pre_process(plain, folded, skip_symbolic_shape=True)
-        logging.disable(logging.WARNING)  # it warns of every weight that has no channels
+        logging.disable(logging.WARNING)  # it warns about each weight without channels
         try:
             quantize_static(
                 folded,
                 result,
-                Faces(),
+                Images(),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 reduce_range=True,
@@ -110,7 +92,13 @@ def to_int8(proto: "ModelProto", faces: torch.Tensor) -> "ModelProto":
 
 
 def describe(proto: "ModelProto", content: dict, precision: str) -> bytes:
-    """Returns the bytes of a `.onnx` file: the model, and metadata taken from its weights file."""
+    """Returns the content of a `.onnx` file: the model with metadata of its weights file.
+
+    Args:
+        proto: the model.
+        content: the content of the weights file.
+        precision: "float32" or "int8".
+    """
     import onnx
 
     metadata = {

@@ -1,4 +1,8 @@
-"""What every model script does around its model: splits, training, weights, reports."""
+"""What every model script does around its model: splits, training, weights, reports.
+
+The evaluation, which needs scikit-learn, SciPy and matplotlib, is imported inside the functions: the
+live program imports a model script, and its first frame should not wait for them.
+"""
 
 import argparse
 import shlex
@@ -15,9 +19,6 @@ from ferlab.cli import DATA_DIR, default_results_dir, stage_command
 from ferlab.constants import REFERENCE_DIR
 from ferlab.data.augmentation import Augmentation
 from ferlab.data.splits import SPLITS, Split, available_splits, load_split, split_path
-from ferlab.evaluation import reports
-from ferlab.evaluation.calibration import fit_temperature
-from ferlab.evaluation.metrics import calibration_of, evaluate, evaluate_by_raters
 from ferlab.files import UserError, require_writable
 from ferlab.training.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.training.device import (
@@ -105,6 +106,9 @@ def run(setup: Setup, args: argparse.Namespace) -> int:
 
 def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.device) -> int:
     """Trains and reports one model; arguments and errors as of `run`."""
+    from ferlab.evaluation import reports
+    from ferlab.evaluation.calibration import fit_temperature
+
     name, title = setup.name, setup.title
     splits = load_splits(args.data_dir, required=("train", "val"))
     train, val = splits["train"], splits["val"]
@@ -220,6 +224,9 @@ def report(
     Returns:
         The exit code.
     """
+    from ferlab.evaluation import reports
+    from ferlab.evaluation.metrics import calibration_of
+
     class_names = next(iter(splits.values())).class_names
     metrics, predictions = {}, {}
     for split_name, split in splits.items():
@@ -258,6 +265,8 @@ def judged(split: Split, probs: np.ndarray, counts: dict[str, list[int]]) -> dic
         probs: float `(N, classes)`.
         counts: see `train_counts`.
     """
+    from ferlab.evaluation.metrics import evaluate, evaluate_by_raters
+
     most_frequent = {kind: int(np.argmax(numbers)) for kind, numbers in counts.items()}
     labels = split.labels.numpy()
     result = evaluate(labels, probs, split.class_names, most_frequent["labels"])

@@ -1,22 +1,34 @@
 """Preprocessing: from the pixels of an image to the input of a network.
 
-Importing torchvision takes longer than importing torch; most scripts read prepared splits and need
-neither this module nor torchvision.
+Computes what torchvision's `v2.Compose([Grayscale, Resize, ToDtype, Normalize])` computes, which a
+test holds it to: importing torchvision takes longer than importing torch, and delays the first
+frame of the live program by seconds.
 """
 
 import torch
-from torchvision.transforms import v2
+from torch.nn import functional as F
 
 from ferlab.constants import IMAGE_SIZE, MEAN, STD
 
-preprocess = v2.Compose(
-    [
-        v2.Grayscale(num_output_channels=1),
-        v2.Resize((IMAGE_SIZE, IMAGE_SIZE), antialias=True),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize([MEAN], [STD]),
-    ]
-)
-"""What a network is fed: uint8 `(..., 1 or 3, H, W)`, RGB if 3, any size -> float32
-`(..., 1, 48, 48)` in [-1, 1]. The one definition, for prepared splits and live faces alike; for
-machines without torch, `onnx_model.as_input` repeats it, and a test holds the two together."""
+
+def preprocess(pixels: torch.Tensor) -> torch.Tensor:
+    """Returns the network's input: the one definition, for prepared splits and live faces alike.
+
+    On machines without torch, `ferlab.live.onnx_classifier.as_input` repeats it; a test holds the
+    two together.
+
+    Args:
+        pixels: uint8 `(..., 1 or 3, H, W)`, RGB if 3, any size.
+
+    Returns:
+        float32 `(..., 1, 48, 48)` in [-1, 1].
+    """
+    if pixels.shape[-3] == 3:  # luma of ITU-R BT.601, rounded down
+        red, green, blue = pixels.unbind(-3)
+        gray = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+        pixels = gray.to(torch.uint8).unsqueeze(-3)
+    shape = (*pixels.shape[:-2], IMAGE_SIZE, IMAGE_SIZE)
+    if pixels.shape != shape:
+        flat = pixels.reshape(-1, *pixels.shape[-3:])
+        pixels = F.interpolate(flat, shape[-2:], mode="bilinear", antialias=True).reshape(shape)
+    return pixels.to(torch.float32).mul_(1 / 255).sub_(MEAN).div_(STD)

@@ -1,38 +1,39 @@
-"""The trained CNN, made ready to label the faces of a stream quickly."""
+"""The trained CNN, prepared for low latency on the CPU."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ferlab.constants import IMAGE_SIZE
 from ferlab.data.preprocessing import preprocess
-from ferlab.data.splits import IMAGE_SIZE
 from ferlab.training.checkpoint import load_model
 from ferlab.training.device import choose_precision
 
 
 class Classifier:
-    """Gives faces their probabilities, on the CPU.
+    """Computes the class probabilities of faces on the CPU.
 
-    Batch norm is folded into the convolutions, their weights are laid out for this CPU once and
-    for all, tensors lie channels last, and numbers are bfloat16 where the machine gains from it;
-    benchmarks/live.py measures what that gives.
+    Batch norm is folded into the convolutions, their weights are packed once for this CPU, tensors
+    are channels last, and computation is in bfloat16 where the CPU gains from it;
+    benchmarks/live.py measures the latency.
 
     Args:
         path: the weights file.
         name: the model's name in file names.
-        build: makes the network from the file's config.
-        threads: for torch to take; by default those it has.
+        build: builds the network from the config in the file.
+        threads: number of torch's threads; by default as it is.
 
     Attributes:
-        class_names: what the probabilities are of.
-        temperature: by which logits are divided (see `calibration`).
+        class_names: the classes, in the order of the probabilities.
+        temperature: the number that logits are divided by (see `calibration`).
 
     Raises:
-        UserError: as of `checkpoint.load_model`.
+        UserError: the same as `checkpoint.load_model`.
     """
 
     def __init__(
@@ -44,12 +45,13 @@ class Classifier:
         self.class_names = tuple(content["class_names"])
         self.temperature = content["temperature"]
         self.precision = choose_precision("auto", torch.device("cpu"))
-        self.model = fuse(model).to(self.precision, memory_format=torch.channels_last)
+        fold_batch_norm(model)
+        self.model = model.to(self.precision, memory_format=torch.channels_last)
         example = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=self.precision)
         pack_convolutions(self.model, example)
 
     def __call__(self, faces: Sequence[np.ndarray]) -> np.ndarray:
-        """Classifies all faces of a frame in one pass.
+        """Classifies all faces of a frame in one batch.
 
         Args:
             faces: uint8 `(H, W, 3)` each, BGR.
@@ -70,14 +72,14 @@ class Classifier:
 
 
 class PackedConvolution(nn.Module):
-    """A convolution whose weights lie as oneDNN wants them; else it lays them out in every pass.
+    """A convolution with weights in oneDNN's own layout; else each pass reorders them.
 
-    With one face a pass that is a third of the network's time. Uses the operators that
-    `torch.compile` puts in place of a convolution; that itself would need a C++ compiler.
+    With one face per pass, reordering takes a third of the network's time. Uses the operators that
+    `torch.compile` uses for convolutions; `torch.compile` itself would need a C++ compiler.
 
     Args:
         convolution: the layer to replace, with a bias.
-        input_shape: (N, C, H, W) of what it will most often see.
+        input_shape: (N, C, H, W) of the most frequent input.
 
     Raises:
         AttributeError, RuntimeError: this torch or this CPU has no such operators.
@@ -86,19 +88,36 @@ class PackedConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv2d, input_shape: torch.Size):
         super().__init__()
         self.bias = convolution.bias
-        self.where = [
+        self.geometry = [
             list(numbers)
             for numbers in (convolution.padding, convolution.stride, convolution.dilation)
         ] + [convolution.groups]
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-            convolution.weight, *self.where, list(input_shape)
+            convolution.weight, *self.geometry, list(input_shape)
         )
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps `(N, inputs, H, W)` as the replaced layer does."""
         return torch.ops.mkldnn._convolution_pointwise(
-            maps, self.weight, self.bias, *self.where, "none", [], ""
+            maps, self.weight, self.bias, *self.geometry, "none", [], ""
         )
+
+
+def fold_batch_norm(model: nn.Module) -> None:
+    """Folds each batch norm into the convolution that its module defines right before it.
+
+    `torch.fx.experimental.optimization.fuse` finds the pairs by tracing, but importing it takes
+    half a second.
+
+    Args:
+        model: a network in eval mode, in which each pair runs in the order of definition; is
+            changed.
+    """
+    for module in list(model.modules()):
+        for (name, layer), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                setattr(module, norm_name, nn.Identity())
 
 
 @torch.inference_mode()
@@ -107,18 +126,18 @@ def pack_convolutions(model: nn.Module, example: torch.Tensor) -> None:
 
     Args:
         model: a network without batch norm; is changed.
-        example: a batch to feed it.
+        example: a batch of the most frequent shape.
     """
     shapes: dict[str, torch.Size] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple], None]:
+    def record_shape(name: str) -> Callable[[nn.Module, tuple], None]:
         def hook(layer: nn.Module, inputs: tuple) -> None:
             shapes[name] = inputs[0].shape
 
         return hook
 
     hooks = [
-        layer.register_forward_pre_hook(note(name))
+        layer.register_forward_pre_hook(record_shape(name))
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Conv2d) and layer.bias is not None
     ]
@@ -129,16 +148,16 @@ def pack_convolutions(model: nn.Module, example: torch.Tensor) -> None:
     try:
         for name, shape in shapes.items():
             model.set_submodule(name, PackedConvolution(plain[name], shape))
-        fits = torch.allclose(model(example), expected, rtol=0.02, atol=0.02)
+        agrees = torch.allclose(model(example), expected, rtol=0.02, atol=0.02)
     except (AttributeError, RuntimeError, TypeError):
-        fits = False
-    if not fits:
+        agrees = False
+    if not agrees:
         for name, layer in plain.items():
             model.set_submodule(name, layer)
 
 
 def as_input(face: np.ndarray) -> torch.Tensor:
-    """Returns what the network is fed of a face: `preprocessing.preprocess`, as in prepared splits.
+    """Returns the network's input for a face, by the `preprocess` of the prepared splits.
 
     Args:
         face: uint8 `(H, W, 3)`, BGR.

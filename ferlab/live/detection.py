@@ -1,6 +1,6 @@
-"""Finding faces: in a whole frame, in the surroundings of a known face, and cutting them out.
+"""Face detection, in a whole frame or around a known face; IoU and crops of face boxes.
 
-A face box is (x, y, w, h) in pixels of the frame; the corner may lie outside of the frame.
+A face box is (x, y, w, h) in pixels of the frame; it may extend beyond the frame.
 """
 
 import os
@@ -13,21 +13,21 @@ from ferlab.files import UserError
 
 Box = tuple[int, int, int, int]
 CASCADE = "haarcascade_frontalface_default.xml"
-SCALE_STEP, NEIGHBOURS = 1.1, 5  # of a search in a whole frame; larger steps lose faces
-SMALLEST = 30  # pixels, in the reduced frame
-SEARCH_WIDTH = 960  # a whole frame is searched at no more than this width, pixels
-NEAR_SIDE = 64  # a known face is brought to this size before the search near it, pixels
-NEAR_REACH = 0.45  # how far around a known face to look, as a share of its size
-NEAR_NEIGHBOURS = 2  # there, where a face was a moment ago, less evidence will do
+SCALE_STEP, NEIGHBOURS = 1.1, 5  # of a detection in a whole frame; larger steps miss faces
+MIN_SIDE = 30  # of a face, pixels of the resized frame
+MAX_WIDTH = 960  # whole frames are resized to at most this width, pixels
+LOCAL_SIDE = 64  # local detection resizes the known face to this side, pixels
+LOCAL_MARGIN = 0.45  # of the region around the known face, as a fraction of its side
+LOCAL_NEIGHBOURS = 2  # fewer than in a whole frame: the prior for a face is high there
 
 
 def load_cascade() -> "cv2.CascadeClassifier":
     """Loads OpenCV's frontal-face Haar cascade (Viola & Jones 2001, CVPR).
 
-    One object must not be used by two threads at once.
+    The object is not thread-safe.
 
     Raises:
-        UserError: this OpenCV has none, as opencv-python 5.
+        UserError: this OpenCV has none, like opencv-python 5, or the file is damaged.
     """
     remedy = f"OpenCV {cv2.__version__} has no Haar cascades; run: pip install 'opencv-python<5'"
     if not hasattr(cv2, "CascadeClassifier") or not hasattr(cv2, "data"):
@@ -45,18 +45,18 @@ def load_cascade() -> "cv2.CascadeClassifier":
 
 
 class HaarDetector:
-    """Finds frontal faces in whole frames with the Haar cascade.
+    """Detects frontal faces in whole frames with the Haar cascade.
 
     Args:
-        width: frames wider than this are reduced to it first; 0 for never.
-        smallest: side of the smallest face, pixels of the reduced frame.
+        width: maximum width of the frame, pixels; wider ones are resized to it; 0: no maximum.
+        min_side: side of the smallest face, pixels of the resized frame.
     """
 
-    every = 0.1  # seconds between searches of a stream: one takes 20 to 60 ms
+    interval = 0.1  # seconds between detections in a stream: one takes 20 to 60 ms
 
-    def __init__(self, width: int = SEARCH_WIDTH, smallest: int = SMALLEST):
+    def __init__(self, width: int = MAX_WIDTH, min_side: int = MIN_SIDE):
         self.cascade = load_cascade()
-        self.width, self.smallest = width, smallest
+        self.width, self.min_side = width, min_side
 
     def __call__(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
         """Returns the boxes of the faces in a frame.
@@ -65,31 +65,31 @@ class HaarDetector:
             frame: uint8 `(H, W, 3)`, BGR; not used.
             gray: uint8 `(H, W)`, the same frame.
         """
-        reduced, scale = reduce(gray, self.width)
+        resized, scale = limit_width(gray, self.width)
         found = self.cascade.detectMultiScale(
-            reduced, SCALE_STEP, NEIGHBOURS, minSize=(self.smallest, self.smallest)
+            resized, SCALE_STEP, NEIGHBOURS, minSize=(self.min_side, self.min_side)
         )
         return [scaled(box, scale) for box in found]
 
 
 class YuNetDetector:
-    """Finds faces with YuNet (Wu et al. 2023, doi 10.1007/s11633-023-1423-y), turned ones too.
+    """Detects faces, also in profile, with YuNet (Wu et al. 2023, 10.1007/s11633-023-1423-y).
 
     Args:
         model: the `face_detection_yunet_*.onnx` of OpenCV's model zoo.
-        width: frames wider than this are reduced to it first.
+        width: maximum width of the frame, pixels; wider ones are resized to it.
 
     Raises:
-        UserError: no such file, or not such a model.
+        UserError: the file is missing or is not such a model.
     """
 
-    every = 0.0  # quick enough for every frame, and the search near a known face is Haar's
+    interval = 0.0  # seconds: fast enough for every frame
 
     def __init__(self, model: Path, width: int = 320):
         if not model.is_file():
             raise UserError(
                 f"{model} is missing; get face_detection_yunet_2023mar.onnx from "
-                "github.com/opencv/opencv_zoo and name it with --detector-model, "
+                "github.com/opencv/opencv_zoo and pass it as --detector-model, "
                 "or use --detector haar"
             )
         try:
@@ -100,92 +100,93 @@ class YuNetDetector:
         self.width = width
 
     def __call__(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
-        """Returns the boxes of the faces in a frame; arguments as of `HaarDetector`."""
-        reduced, scale = reduce(frame, self.width)
-        self.network.setInputSize(reduced.shape[1::-1])
-        _, found = self.network.detect(reduced)
+        """Returns the boxes of the faces in a frame; same arguments as `HaarDetector`."""
+        resized, scale = limit_width(frame, self.width)
+        self.network.setInputSize(resized.shape[1::-1])
+        _, found = self.network.detect(resized)
         boxes = [] if found is None else [scaled(row[:4], scale) for row in found]
-        return [squared(box) for box in boxes if min(box[2:]) > 0]
+        return [to_square(box) for box in boxes if min(box[2:]) > 0]
 
 
-class NearSearch:
-    """Finds a known face again in the next frame, by a search in the surroundings of its box.
+class LocalDetector:
+    """Detects a known face in the next frame, in the region around its box.
 
-    Some fifteen times cheaper than a search in a whole frame: the face is brought to `NEAR_SIDE`
-    pixels, and only faces of about its size are looked for.
+    About fifteen times faster than a detection in a whole frame: the face is resized to
+    `LOCAL_SIDE` pixels, and only faces of about its size are considered.
     """
 
     def __init__(self) -> None:
         self.cascade = load_cascade()
 
     def __call__(self, gray: np.ndarray, box: Box) -> Box | None:
-        """Returns the face's new box, or None where it is not to be seen.
+        """Returns the new box of the face, or None if it is not detected.
 
         Args:
             gray: uint8 `(H, W)`.
-            box: where it was, or where it is thought to be.
+            box: the last or the predicted box.
         """
         side = max(box[2:])
-        reach = round(NEAR_REACH * side)
-        left, top = max(0, box[0] - reach), max(0, box[1] - reach)
-        region = gray[top : box[1] + box[3] + reach, left : box[0] + box[2] + reach]
-        scale = side / NEAR_SIDE
+        margin = round(LOCAL_MARGIN * side)
+        left, top = max(0, box[0] - margin), max(0, box[1] - margin)
+        region = gray[top : box[1] + box[3] + margin, left : box[0] + box[2] + margin]
+        scale = side / LOCAL_SIDE
         size = [round(length / scale) for length in region.shape[1::-1]]
-        if min(size) < NEAR_SIDE // 2:
+        if min(size) < LOCAL_SIDE // 2:
             return None
         region = cv2.resize(region, size, interpolation=cv2.INTER_AREA if scale > 1 else 1)
-        low, high = round(0.75 * NEAR_SIDE), round(1.35 * NEAR_SIDE)
+        low, high = round(0.75 * LOCAL_SIDE), round(1.35 * LOCAL_SIDE)
         found = self.cascade.detectMultiScale(
-            region, SCALE_STEP, NEAR_NEIGHBOURS, minSize=(low, low), maxSize=(high, high)
+            region, SCALE_STEP, LOCAL_NEIGHBOURS, minSize=(low, low), maxSize=(high, high)
         )
-        boxes = [scaled(near, scale) for near in found]
+        boxes = [scaled(local, scale) for local in found]
         boxes = [(x + left, y + top, w, h) for x, y, w, h in boxes]
-        return max(boxes, key=lambda near: overlap(near, box), default=None)
+        return max(boxes, key=lambda candidate: iou(candidate, box), default=None)
 
 
-def reduce(picture: np.ndarray, width: int) -> tuple[np.ndarray, float]:
-    """Returns a picture no wider than `width` (0: as it is), and by how much it was reduced."""
-    scale = picture.shape[1] / width if width else 1.0
+def limit_width(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
+    """Returns an image at most `width` pixels wide (0: unchanged), and the factor of reduction."""
+    scale = image.shape[1] / width if width else 1.0
     if scale <= 1:
-        return picture, 1.0
-    size = (width, max(1, round(picture.shape[0] / scale)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA), scale
+        return image, 1.0
+    size = (width, max(1, round(image.shape[0] / scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
 
 def scaled(box: np.ndarray, scale: float) -> Box:
-    """Returns a box of a reduced frame in pixels of the whole one."""
+    """Returns a box of a resized frame in pixels of the original frame."""
     x, y, w, h = (round(float(number) * scale) for number in box)
     return x, y, w, h
 
 
-def squared(box: Box) -> Box:
-    """Returns a square about the middle of a box, as Haar's boxes are: its side the mean of both.
+def to_square(box: Box) -> Box:
+    """Returns the square with the same centre and the mean of width and height as its side.
 
-    YuNet's boxes are higher than wide, from the forehead to the chin.
+    Haar's boxes are square; YuNet's are higher than wide, from the forehead to the chin.
     """
     x, y, w, h = box
     side = round((w + h) / 2)
     return x + (w - side) // 2, y + (h - side) // 2, side, side
 
 
-def overlap(a: Box, b: Box) -> float:
+def iou(a: Box, b: Box) -> float:
     """Returns the intersection over union of two boxes, in [0, 1]."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    both = max(0, width) * max(0, height)
-    return both / (a[2] * a[3] + b[2] * b[3] - both) if both else 0.0
+    intersection = max(0, width) * max(0, height)
+    union = a[2] * a[3] + b[2] * b[3] - intersection
+    return intersection / union if intersection else 0.0
 
 
-def cut_out(frame: np.ndarray, box: Box, margin: float) -> np.ndarray:
-    """Returns the square picture of a face that the network is to see.
+def crop_face(frame: np.ndarray, box: Box, margin: float) -> np.ndarray:
+    """Returns the square crop of a face that the network classifies.
 
     Args:
         frame: uint8 `(H, W, 3)`.
-        box: the face.
-        margin: what is added on every side, as a share of the box; negative takes away.
+        box: the face box.
+        margin: is added on every side, as a fraction of the box's side; may be negative.
 
     Returns:
-        uint8 `(S, S, 3)`; beyond the frame's edge its outermost pixels are repeated.
+        uint8 `(S, S, 3)`; beyond the frame, its edge pixels are repeated.
     """
     x, y, w, h = box
     side = max(1, round(max(w, h) * (1 + 2 * margin)))

@@ -1,7 +1,8 @@
-"""Frames and their readers, one thread each: of a file every frame, of a camera the newest.
+"""Frames and the sources that read them, each in a thread of its own.
 
-A file's frames all arrive, in order, decoded ahead in a thread. Of a camera or a stream only the
-newest frame is kept, by a thread that does nothing else, so that what is shown never lags behind.
+`FileSource` decodes ahead and delivers every frame in order. `LiveSource` keeps only the newest
+frame of a camera or a stream, so that the display does not lag behind. The first `read` starts the
+thread.
 """
 
 import queue
@@ -16,35 +17,35 @@ import numpy as np
 
 from ferlab.files import UserError
 
-RETRY_SECONDS = 5.0  # how long a camera that was lost is tried again
-AHEAD = 8  # frames of a file decoded ahead
+RETRY_SECONDS = 5.0  # of attempts to reconnect to a lost camera
+DECODE_AHEAD = 8  # frames of a file
 
 
 @dataclass
 class Frame:
-    """A picture on its way through the program.
+    """One frame of a source.
 
     Attributes:
         image: uint8 `(H, W, 3)`, BGR.
         gray: uint8 `(H, W)`.
-        number: counted from 0, of the source's frames.
-        time_s: the source's clock, seconds from its first frame.
-        taken: when it was read, of `time.perf_counter`.
-        name: of the picture file, for pictures.
-        search: the faces found in it, once a thread has searched it; None if not asked for.
+        number: index in the source, from 0.
+        time_s: time since the source's first frame, seconds.
+        read_at: time at which it was read, by `time.perf_counter`.
+        name: the image file, for still images.
+        detection: the future boxes of a whole-frame detection; None if none was started.
     """
 
     image: np.ndarray
     gray: np.ndarray
     number: int
     time_s: float
-    taken: float
+    read_at: float
     name: str = ""
-    search: Future | None = None
+    detection: Future | None = None
 
 
 def as_bgr(image: np.ndarray | None) -> np.ndarray | None:
-    """Returns a frame as uint8 `(H, W, 3)`, whatever a camera delivers; None if it is empty."""
+    """Converts a gray, BGRA or 16-bit image to uint8 `(H, W, 3)`; None if it is empty."""
     if image is None or image.size == 0 or image.ndim not in (2, 3):
         return None
     if image.dtype != np.uint8:
@@ -58,20 +59,28 @@ def as_bgr(image: np.ndarray | None) -> np.ndarray | None:
 
 
 def make_frame(image: np.ndarray, number: int, time_s: float, name: str = "") -> Frame:
-    """Returns a frame taken now."""
-    taken = time.perf_counter()
+    """Returns a frame that is read now."""
+    read_at = time.perf_counter()
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return Frame(image, gray, number, time_s, taken, name)
+    return Frame(image, gray, number, time_s, read_at, name)
+
+
+def _start_once(thread: threading.Thread) -> None:
+    if thread.ident is None:
+        thread.start()
 
 
 class FileSource:
-    """All frames of a video file, or pictures, in order.
+    """All frames of a video file, or a list of still images, in order.
 
     Args:
         frames: yields images and names.
-        rate: frames a second.
-        length: how many frames to expect; None if unknown.
-        stills: the frames are pictures that have nothing to do with each other.
+        rate: frames per second.
+        length: number of frames; None if unknown.
+        stills: the frames are independent still images.
+
+    Attributes:
+        error: the exception that ended the source, if one did.
     """
 
     live = camera = False
@@ -85,11 +94,10 @@ class FileSource:
     ):
         self.rate, self.length, self.stills = rate, length, stills
         self.ended = False
-        self.fault: Exception | None = None
+        self.error: Exception | None = None
         self._stop = threading.Event()
-        self._queue: queue.Queue = queue.Queue(AHEAD)
+        self._queue: queue.Queue = queue.Queue(DECODE_AHEAD)
         self._thread = threading.Thread(target=self._decode, args=(frames,))
-        self._thread.start()
 
     def _decode(self, frames: Iterator[tuple[np.ndarray, str]]) -> None:
         number = 0
@@ -100,7 +108,7 @@ class FileSource:
                 if self._stop.is_set():
                     return
             self._put(None)
-        except Exception as error:  # the reader, who would wait forever, tells of it
+        except Exception as error:  # is handed to the reader
             self._put(error)
 
     def _put(self, item: Frame | Exception | None) -> None:
@@ -111,34 +119,36 @@ class FileSource:
                 pass
 
     def read(self, timeout: float) -> Frame | None:
-        """Returns the next frame; None if there is none within `timeout` seconds or any more."""
+        """Returns the next frame; None if there is none within `timeout` seconds or at the end."""
+        _start_once(self._thread)
         try:
             item = self._queue.get(timeout=timeout)
         except queue.Empty:
             return None
         if isinstance(item, Frame):
             return item
-        self.ended, self.fault = True, item
+        self.ended, self.error = True, item
         return None
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Stops the thread."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
 
 
 class LiveSource:
     """The newest frame of a camera or a stream.
 
     Args:
-        name: what messages call it.
-        connect: opens the capture.
+        name: the source's name in messages.
+        connect: opens the capture anew.
         capture: the open capture.
-        rate: frames a second to expect.
+        rate: expected frames per second.
         camera: whether it is a camera of this machine.
 
     Attributes:
-        fault: why it ended, once it has.
+        error: why it ended, once it has.
     """
 
     live, stills, length = True, False, None
@@ -152,19 +162,20 @@ class LiveSource:
         camera: bool = True,
     ):
         self.name, self.connect, self.rate, self.camera = name, connect, rate, camera
-        self.fault: UserError | None = None
+        self.error: UserError | None = None
         self._newest: Frame | None = None
         self._fresh = threading.Condition()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._capture, args=(capture,))
-        self._thread.start()
+        self._capture = capture
+        self._thread = threading.Thread(target=self._read_frames)
 
     @property
     def ended(self) -> bool:
-        """Whether no more frames will come."""
-        return self.fault is not None
+        """Whether the source delivers no more frames."""
+        return self.error is not None
 
-    def _capture(self, capture: "cv2.VideoCapture") -> None:
+    def _read_frames(self) -> None:
+        capture = self._capture
         start = seen = time.perf_counter()
         number = 0
         while not self._stop.is_set():
@@ -178,7 +189,7 @@ class LiveSource:
                     self._fresh.notify()
                 number += 1
             elif now - seen > RETRY_SECONDS:
-                self.fault = UserError(
+                self.error = UserError(
                     f"{self.name} delivers no more frames; check that it is plugged in and that no "
                     "other program uses it, then run the same command again"
                 )
@@ -192,7 +203,8 @@ class LiveSource:
             self._fresh.notify()
 
     def read(self, timeout: float) -> Frame | None:
-        """Returns a frame newer than the last; None if there is none within `timeout` seconds."""
+        """Returns the newest unread frame; None if there is none within `timeout` seconds."""
+        _start_once(self._thread)
         with self._fresh:
             if self._newest is None and not self.ended:
                 self._fresh.wait(timeout)
@@ -200,6 +212,8 @@ class LiveSource:
         return frame
 
     def close(self) -> None:
-        """Ends the thread: one that is still inside OpenCV would crash the interpreter's end."""
+        """Stops the thread; a thread inside OpenCV would crash the interpreter at exit."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
+        self._capture.release()

@@ -1,4 +1,4 @@
-"""From a frame to its faces and their expressions; the detector works in a thread of its own."""
+"""Detects, tracks and classifies the faces of a frame; the detector has a thread of its own."""
 
 import os
 import time
@@ -10,41 +10,41 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ferlab.live.detection import Box, HaarDetector, NearSearch, YuNetDetector, cut_out
+from ferlab.live.detection import Box, HaarDetector, LocalDetector, YuNetDetector, crop_face
 from ferlab.live.frames import FileSource, Frame, LiveSource
 from ferlab.live.tracking import Face, Tracker
 
-if TYPE_CHECKING:  # a model in ONNX runs without torch
+if TYPE_CHECKING:  # importing Classifier needs torch, OnnxClassifier does not
     from ferlab.live.classifier import Classifier
-    from ferlab.live.onnx_model import OnnxClassifier
+    from ferlab.live.onnx_classifier import OnnxClassifier
 
-LOOK_AHEAD = 4  # frames of a file that are on their way while the detector works
-HOLD = 0.25  # seconds that an unseen face is still shown
-MARGIN = 0.0  # FER2013's faces are Haar boxes as they are; see benchmarks/crop.py
+LOOK_AHEAD = 4  # frames of a file that are read ahead of the frame shown
+SHOW_UNSEEN = 0.25  # seconds for which a face is shown after its last detection
+MARGIN = 0.0  # of the crop: FER2013's images are Haar boxes without margin (benchmarks/crop.py)
 STAGES = ("capture", "detection", "classification", "drawing", "output")
 
 
-def share_cores() -> int:
-    """Leaves the detector's thread a core of its own: threads that wait for each other are slow.
+def reserve_detector_core() -> int:
+    """Limits OpenCV to one thread, so that detector and classifier do not compete for cores.
 
     Returns:
-        How many threads the classifier may take.
+        The number of threads for the classifier: one core less than there are, at most 4.
     """
     cv2.setNumThreads(1)
     return max(1, min(4, (os.cpu_count() or 2) - 1))
 
 
 class Pipeline:
-    """Finds, follows and classifies the faces of a stream or of single pictures.
+    """Detects, tracks and classifies the faces of a stream or of still images.
 
     Args:
-        detector: searches whole frames; called in one thread.
-        classifier: gives pictures of faces their probabilities.
-        smoothing: time constant of the probabilities, seconds; 0 for none.
-        margin: of the picture of a face, see `faces.cut_out`.
+        detector: detects faces in whole frames; runs in one thread.
+        classifier: computes the probabilities of crops of faces.
+        smoothing: time constant of the probabilities, seconds; 0 for no smoothing.
+        margin: margin of the crops (see `detection.crop_face`).
 
     Attributes:
-        seconds: time spent, by stage.
+        seconds: time spent in each of STAGES, seconds.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class Pipeline:
     ):
         self.detector, self.classifier = detector, classifier
         self.smoothing, self.margin = smoothing, margin
-        self.tracker = Tracker(NearSearch())
+        self.tracker = Tracker(LocalDetector())
         self.seconds: dict[str, float] = defaultdict(float)
         self._thread = ThreadPoolExecutor(1)
-        self._asked_at = -np.inf
+        self._detected_at = -np.inf
         self._pending: Future | None = None
 
     def frames(self, source: FileSource | LiveSource) -> Iterator[Frame | None]:
-        """Yields the source's frames, and None while there is none to be had for a moment.
+        """Yields the source's frames, and None whenever no frame is available yet.
 
-        A file's frames wait until the detector has searched those that are to be searched; they
-        and their faces are the same on every run. A live frame never waits.
+        Frames of a file wait for their detection, so that every run gives the same faces; frames
+        of a live source never wait.
         """
         waiting: deque[Frame] = deque()
         while not source.ended:
@@ -80,60 +80,60 @@ class Pipeline:
                 yield frame
             else:
                 if source.stills or self._due(frame):
-                    frame.search = self._ask(frame)
+                    frame.detection = self._start_detection(frame)
                 waiting.append(frame)
                 if len(waiting) > LOOK_AHEAD:
                     yield waiting.popleft()
         yield from waiting
 
     def _due(self, frame: Frame) -> bool:
-        """Whether it is time for another search in a whole frame."""
-        due = frame.time_s - self._asked_at >= self.detector.every - 1e-3
+        """Whether the detector's interval has passed since the last whole-frame detection."""
+        due = frame.time_s - self._detected_at >= self.detector.interval - 1e-3
         if due:
-            self._asked_at = frame.time_s
+            self._detected_at = frame.time_s
         return due
 
-    def _ask(self, frame: Frame) -> Future:
+    def _start_detection(self, frame: Frame) -> Future:
         return self._thread.submit(self.detector, frame.image, frame.gray)
 
-    def _newest_search(self, frame: Frame) -> list[Box] | None:
-        """Returns what a search in a recent live frame found, if one ended; begins the next."""
+    def _newest_detections(self, frame: Frame) -> list[Box] | None:
+        """Returns the boxes of a detection that has ended, if any; starts the next if it is due."""
         found = None
         if self._pending and self._pending.done():
             found, self._pending = self._pending.result(), None
         if self._pending is None and self._due(frame):
-            self._pending = self._ask(frame)
+            self._pending = self._start_detection(frame)
         return found
 
     def find(self, frame: Frame, source: FileSource | LiveSource) -> list[Face]:
-        """Returns the faces of a frame, and those lost a moment ago."""
+        """Returns the faces of a frame, including those lost up to SHOW_UNSEEN seconds ago."""
         start = time.perf_counter()
         if source.stills:
-            boxes = frame.search.result()
+            boxes = frame.detection.result()
             faces = [
                 Face(number, np.array(box, float), frame.time_s, frame.time_s)
                 for number, box in enumerate(sorted(boxes), start=1)
             ]
         else:
             if source.live:
-                detections = self._newest_search(frame)
+                detections = self._newest_detections(frame)
             else:
-                detections = frame.search.result() if frame.search else None
+                detections = frame.detection.result() if frame.detection else None
             faces = self.tracker.update(frame.gray, detections, frame.time_s)
-            faces = [face for face in faces if frame.time_s - face.found_at <= HOLD]
+            faces = [face for face in faces if frame.time_s - face.found_at <= SHOW_UNSEEN]
         self.seconds["detection"] += time.perf_counter() - start
         return faces
 
     def classify(self, frame: Frame, faces: list[Face]) -> list[Face]:
-        """Gives the faces found in this frame their probabilities, in one pass; returns those."""
+        """Classifies the faces detected in this frame, in one batch; returns these faces."""
         start = time.perf_counter()
         found = [face for face in faces if face.found_at == frame.time_s]
-        pictures = [cut_out(frame.image, face.place(), self.margin) for face in found]
-        for face, probs in zip(found, self.classifier(pictures), strict=True):
+        crops = [crop_face(frame.image, face.rounded_box(), self.margin) for face in found]
+        for face, probs in zip(found, self.classifier(crops), strict=True):
             face.observe(probs, frame.time_s, self.smoothing)
         self.seconds["classification"] += time.perf_counter() - start
         return found
 
     def close(self) -> None:
-        """Ends the detector's thread."""
+        """Stops the detector's thread."""
         self._thread.shutdown(cancel_futures=True)

@@ -1,7 +1,6 @@
-"""Opens what --source names: camera, stream, video file, pictures, the drawn clip."""
+"""Opens a source of frames: camera, stream, video file, images, the drawn clip."""
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from ferlab.files import UserError
 from ferlab.live.frames import FileSource, LiveSource, as_bgr
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 SAMPLE_CLIP = Path("data/sample/clip.mp4")
 
 
@@ -21,13 +20,13 @@ def open_source(
     """Opens a source.
 
     Args:
-        text: a camera's number, a stream's URL, "sample", or the path of a video, a picture or a
-            folder of pictures.
-        camera_size: width and height to ask a camera for.
-        fps: frames a second to ask a camera for; of a stream or a file, what to take for its rate.
+        text: the number of a camera, the URL of a stream, "sample", or the path of a video, an
+            image or a folder of images.
+        camera_size: width and height to request from a camera, pixels.
+        fps: frames per second: requested from a camera, assumed for a stream or a file.
 
     Raises:
-        UserError: it cannot be opened.
+        UserError: the source cannot be opened.
     """
     if text.isdecimal() or "://" in text:
         return open_live(text, camera_size, fps)
@@ -35,22 +34,22 @@ def open_source(
         return open_sample(fps)
     path = Path(text)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
-            raise UserError(f"{path} holds no pictures ({', '.join(PICTURES)})")
-        return FileSource(read_pictures(files), 1.0, len(files), stills=True)
+            raise UserError(f"{path} contains no images ({', '.join(IMAGE_SUFFIXES)})")
+        return FileSource(read_images(files), 1.0, len(files), stills=True)
     if not path.is_file():
         raise UserError(
-            f"{path} is missing; --source takes a camera's number, a video, a picture, a folder of "
-            "pictures, a stream's URL, or: sample"
+            f"{path} is missing; --source takes the number of a camera, the URL of a stream, a "
+            "video, an image, a folder of images, or: sample"
         )
-    if path.suffix.lower() in PICTURES:
-        return FileSource(read_pictures([path]), 1.0, 1, stills=True)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return FileSource(read_images([path]), 1.0, 1, stills=True)
     return open_video(path, fps)
 
 
 def open_live(text: str, size: tuple[int, int] | None, fps: float | None) -> LiveSource:
-    """Opens a camera, by its number, or a stream, by its URL."""
+    """Opens a camera by its number, or a stream by its URL."""
     camera = text.isdecimal()
 
     def connect() -> "cv2.VideoCapture":
@@ -66,9 +65,9 @@ def open_live(text: str, size: tuple[int, int] | None, fps: float | None) -> Liv
     name = f"camera {text}" if camera else text
     if not capture.isOpened():
         capture.release()
-        remedy = "plug one in, close the program that uses it, or try: --source 1"
+        remedy = "connect one, close other programs that use it, or try: --source 1"
         raise UserError(
-            f"{name} cannot be opened; {remedy if camera else 'check the address'}; without one: "
+            f"{name} cannot be opened; {remedy if camera else 'check the URL'}; without a camera: "
             "python live_inference.py --source sample"
         )
     rate = fps or capture.get(cv2.CAP_PROP_FPS)
@@ -82,7 +81,7 @@ def open_video(path: Path, fps: float | None = None) -> FileSource:
     first = as_bgr(first) if there else None
     if first is None:
         capture.release()
-        raise UserError(f"{path} is no video that OpenCV can read, or has no frame")
+        raise UserError(f"{path} is not a video that OpenCV can read, or has no frames")
     rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
 
     def frames() -> Iterator[tuple[np.ndarray, str]]:
@@ -95,7 +94,7 @@ def open_video(path: Path, fps: float | None = None) -> FileSource:
                     there, image = capture.read()
                     if not there:
                         break
-                    image = as_bgr(image)  # an empty frame is passed over
+                    image = as_bgr(image)  # an empty frame is skipped
         finally:
             capture.release()
 
@@ -103,11 +102,11 @@ def open_video(path: Path, fps: float | None = None) -> FileSource:
     return FileSource(frames(), fps or (rate if 1 <= rate <= 1000 else 30.0), length, stills=False)
 
 
-def read_pictures(files: list[Path]) -> Iterator[tuple[np.ndarray, str]]:
-    """Yields each picture as BGR with its path; of several, says which cannot be read.
+def read_images(files: list[Path]) -> Iterator[tuple[np.ndarray, str]]:
+    """Yields each image as BGR with its path; skips those of several that cannot be read.
 
     Raises:
-        UserError: the only picture cannot be read.
+        UserError: the only image cannot be read.
     """
     for path in files:
         try:
@@ -117,17 +116,16 @@ def read_pictures(files: list[Path]) -> Iterator[tuple[np.ndarray, str]]:
         if image is not None:
             yield image, str(path)
         elif len(files) == 1:
-            raise UserError(f"{path} is not a picture that OpenCV can read")
+            raise UserError(f"{path} is not an image that OpenCV can read")
         else:
-            print(f"skipped {path}: not a picture that OpenCV can read", file=sys.stderr)
+            print(f"skipped {path}: not an image that OpenCV can read", file=sys.stderr)
 
 
 def open_sample(fps: float | None) -> FileSource:
-    """Opens the drawn clip; draws it first where it is not at hand."""
+    """Opens the drawn clip; draws its frames as they are read if the file is missing."""
     if SAMPLE_CLIP.is_file():
         return open_video(SAMPLE_CLIP, fps)
-    from ferlab.sample.dataset import write_sample_clip
+    from ferlab.sample.dataset import CLIP_LENGTH, CLIP_RATE, clip_frames
 
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        write_sample_clip(Path(folder), quiet=True)
-        return open_video(Path(folder) / SAMPLE_CLIP.name, fps)  # stays open when unlinked
+    frames = ((image, "") for image, _, _ in clip_frames())
+    return FileSource(frames, fps or CLIP_RATE, CLIP_LENGTH, stills=False)

@@ -1,34 +1,33 @@
-"""Faces over time: who is who from frame to frame, steady boxes, smoothed probabilities."""
+"""Tracking: assigns detections to faces over time, smooths their boxes and probabilities."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from ferlab.live.detection import Box, overlap
+from ferlab.live.detection import Box, iou
 
-SAME_FACE = 0.3  # intersection over union from which a detected box is a known face
-CLASH = 0.45  # ... and from which two known faces cannot both be there
-PATIENCE = 0.6  # seconds that a face may go unseen before it is given up
-COAST = 0.3  # seconds over which an unseen face's motion dies down
-TRUST = 1.0  # seconds that it may be seen near its old place alone, never in a whole frame
-FOLLOW, SPEED_UP, GROW = 0.65, 0.15, 0.4  # shares of the surprise taken over a frame (g-h filter)
+MATCH_IOU = 0.3  # minimum IoU of a detection with the track that it is assigned to
+CONFLICT_IOU = 0.45  # minimum IoU of two tracks' new boxes that are taken for one face
+MAX_UNSEEN = 0.6  # seconds without a detection before a track ends
+MAX_LOCAL = 1.0  # seconds with local detections only before a track ends
+VELOCITY_DECAY = 0.3  # time constant of the velocity of an unseen face, seconds
+POSITION_GAIN, VELOCITY_GAIN, SIZE_GAIN = 0.65, 0.15, 0.4  # of the g-h filter, per frame
 
 
 @dataclass
 class Face:
-    """A face that is followed.
+    """A tracked face.
 
     Attributes:
         id: counted from 1 in order of appearance.
-        box: x, y, w, h, pixels, steadied.
-        found_at: time it was last found, seconds.
-        detected_at: time it was last found in a whole frame, seconds.
-        velocity: of the box's corner, pixels a second.
-        confirmed: found more than once; a detector's slip seldom is.
-        probs: float `(classes,)`, smoothed; None before it was classified.
+        box: x, y, w, h, pixels, smoothed.
+        found_at: time of the last detection, whole-frame or local, seconds.
+        detected_at: time of the last detection in a whole frame, seconds.
+        velocity: of the box's corner, pixels per second.
+        confirmed: detected at least twice; false detections seldom are.
+        probs: float `(classes,)`, smoothed; None before the first classification.
         classified_at: time of the last classification, seconds.
     """
 
@@ -41,116 +40,139 @@ class Face:
     probs: np.ndarray | None = None
     classified_at: float = 0.0
 
-    def place(self) -> Box:
+    def rounded_box(self) -> Box:
         """Returns the box in whole pixels."""
         x, y, w, h = (round(float(number)) for number in self.box)
         return x, y, w, h
 
     def predict(self, seconds: float) -> None:
-        """Moves the box on for as long as its motion lasts."""
+        """Moves the box by its velocity, for `seconds`."""
         self.box[:2] += self.velocity * seconds
 
     def correct(self, found: Box, seconds: float, time_s: float) -> None:
-        """Moves the predicted box towards where the face was found.
+        """Moves the predicted box towards the detected box.
 
-        A g-h filter (Brookner 1998, Tracking and Kalman Filtering Made Easy, ch. 1): steadies the
-        detector's jitter, yet keeps up with motion.
+        A g-h filter (Brookner 1998, Tracking and Kalman Filtering Made Easy, ch. 1): it reduces
+        the detector's jitter and follows motion.
         """
-        surprise = np.array(found, float) - self.box
-        if np.abs(surprise[:2]).max() > self.box[2] / 2:  # jumped: what was before is no guide
+        residual = np.array(found, float) - self.box
+        if np.abs(residual[:2]).max() > self.box[2] / 2:  # a jump: start over
             self.box, self.velocity = np.array(found, float), np.zeros(2)
         else:
-            self.box[:2] += FOLLOW * surprise[:2]
-            self.box[2:] += GROW * surprise[2:]
-            self.velocity += SPEED_UP * surprise[:2] / max(seconds, 1e-3)
+            self.box[:2] += POSITION_GAIN * residual[:2]
+            self.box[2:] += SIZE_GAIN * residual[2:]
+            self.velocity += VELOCITY_GAIN * residual[:2] / max(seconds, 1e-3)
         self.found_at = time_s
         self.confirmed = True
 
     def observe(self, probs: np.ndarray, time_s: float, smoothing: float) -> None:
-        """Takes in new probabilities: an exponential average with time constant `smoothing`."""
+        """Updates the exponential moving average of the probabilities.
+
+        Args:
+            probs: float `(classes,)`.
+            time_s: the frame's time, seconds.
+            smoothing: time constant of the average, seconds; 0 for no smoothing.
+        """
         if self.probs is None or smoothing <= 0:
             self.probs = probs
         else:
-            share = 1 - math.exp(-(time_s - self.classified_at) / smoothing)
-            self.probs = self.probs + share * (probs - self.probs)
+            weight = 1 - math.exp(-(time_s - self.classified_at) / smoothing)
+            self.probs = self.probs + weight * (probs - self.probs)
         self.classified_at = time_s
 
 
 class Tracker:
-    """Follows faces through a stream.
+    """Tracks the faces of a stream.
 
     Args:
-        search: finds a face near a box in a grey frame, or returns None (`faces.NearSearch`).
+        detect_locally: detects a face around a box in a gray frame, or returns None (see
+            `detection.LocalDetector`).
     """
 
-    def __init__(self, search: Callable[[np.ndarray, Box], Box | None]):
-        self.search = search
+    def __init__(self, detect_locally: Callable[[np.ndarray, Box], Box | None]):
+        self.detect_locally = detect_locally
         self.faces: list[Face] = []
         self.time_s: float | None = None
         self.count = 0
 
     def update(self, gray: np.ndarray, detections: list[Box] | None, time_s: float) -> list[Face]:
-        """Follows all faces into the next frame and takes up new ones.
+        """Updates all tracks with the next frame and starts new ones.
 
         Args:
             gray: uint8 `(H, W)`, the frame.
-            detections: boxes of a search in a whole frame, this one or a recent one; None if
-                there was none.
-            time_s: the frame's time, seconds; rising.
+            detections: boxes detected in this or a recent whole frame; None if there was no
+                detection.
+            time_s: the frame's time, seconds; increasing.
 
         Returns:
-            The confirmed faces; those found in this frame have it as their `found_at`.
+            The confirmed faces; those detected in this frame have `found_at == time_s`.
         """
         seconds = 0.0 if self.time_s is None else max(0.0, time_s - self.time_s)
         self.time_s = time_s
         for face in self.faces:
             face.predict(seconds)
-        found = {face.id: self.search(gray, face.place()) for face in self.faces}
+        found = {face.id: self.detect_locally(gray, face.rounded_box()) for face in self.faces}
         if detections is not None:
-            fresh = self.assign(detections, found)
-        self.resolve_clashes(found)
+            unmatched = self.assign(detections, found)
+        self.resolve_conflicts(found)
         for face in self.faces:
             if found[face.id] is not None:
                 face.correct(found[face.id], seconds, time_s)
             else:
-                face.velocity *= math.exp(-seconds / COAST)
+                face.velocity *= math.exp(-seconds / VELOCITY_DECAY)
         self.faces = [
             face
             for face in self.faces
-            if time_s - face.found_at <= PATIENCE and time_s - face.detected_at <= TRUST
+            if time_s - face.found_at <= MAX_UNSEEN and time_s - face.detected_at <= MAX_LOCAL
         ]
         if detections is not None:
-            self.take_up(fresh, time_s)
+            self.start_tracks(unmatched, time_s)
         return [face for face in self.faces if face.confirmed]
 
     def assign(self, detections: list[Box], found: dict[int, Box | None]) -> list[Box]:
-        """Gives detected boxes to the known faces that were not found near their old place.
+        """Assigns detections to tracks by IoU; fills in `found` where local detection failed.
 
         Returns:
-            The boxes that are of no known face.
+            The detections that match no track.
         """
-        places = [found[face.id] or face.place() for face in self.faces]
-        overlaps = np.array([[overlap(box, place) for place in places] for box in detections])
-        overlaps = overlaps.reshape(len(detections), len(places))
-        for row, column in zip(*linear_sum_assignment(-overlaps), strict=True):
-            if overlaps[row, column] >= SAME_FACE:
+        boxes = [found[face.id] or face.rounded_box() for face in self.faces]
+        ious = np.array([[iou(detection, box) for box in boxes] for detection in detections])
+        ious = ious.reshape(len(detections), len(boxes))
+        for row, column in best_pairs(ious):
+            if ious[row, column] >= MATCH_IOU:
                 face = self.faces[column]
                 found[face.id] = found[face.id] or detections[row]
                 face.detected_at = self.time_s
-        known = (overlaps >= SAME_FACE).any(1)
-        return [box for row, box in enumerate(detections) if not known[row]]
+        matched = (ious >= MATCH_IOU).any(1)
+        return [box for row, box in enumerate(detections) if not matched[row]]
 
-    def resolve_clashes(self, found: dict[int, Box | None]) -> None:
-        """Where two faces were found at the same place, leaves it to the one expected there."""
+    def resolve_conflicts(self, found: dict[int, Box | None]) -> None:
+        """Where two tracks have about the same new box, keeps it for the better predicted one."""
         for number, face in enumerate(self.faces):
             for other in self.faces[number + 1 :]:
                 one, two = found[face.id], found[other.id]
-                if one and two and overlap(one, two) >= CLASH:
-                    nearer = overlap(one, face.place()) >= overlap(two, other.place())
-                    found[(other if nearer else face).id] = None
+                if one and two and iou(one, two) >= CONFLICT_IOU:
+                    first = iou(one, face.rounded_box()) >= iou(two, other.rounded_box())
+                    found[(other if first else face).id] = None
 
-    def take_up(self, boxes: list[Box], time_s: float) -> None:
-        """Begins to follow new faces."""
+    def start_tracks(self, boxes: list[Box], time_s: float) -> None:
+        """Starts a track for each box."""
         for box in boxes:
             self.count += 1
             self.faces.append(Face(self.count, np.array(box, float), time_s, time_s))
+
+
+def best_pairs(ious: np.ndarray) -> list[tuple[int, int]]:
+    """Returns the (row, column) pairs, each row and column at most once, with the largest sum.
+
+    Args:
+        ious: float `(detections, tracks)`.
+    """
+    if min(ious.shape) == 0:
+        return []
+    if min(ious.shape) == 1:  # the usual case: needs no scipy, whose import delays the first frame
+        row, column = np.unravel_index(ious.argmax(), ious.shape)
+        return [(int(row), int(column))]
+    from scipy.optimize import linear_sum_assignment
+
+    return list(zip(*linear_sum_assignment(-ious), strict=True))

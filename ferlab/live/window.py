@@ -1,4 +1,4 @@
-"""A window on the desktop: whether there can be one, its keys, its close button."""
+"""A window on the desktop, its keys and its close button."""
 
 import os
 import subprocess
@@ -10,21 +10,21 @@ import numpy as np
 from ferlab.files import UserError
 
 ESCAPE = 27
-LARGEST = (1600, 900)  # of a window when it opens, pixels
+MAX_SIZE = (1600, 900)  # of a window when it opens, pixels
 PROBE = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1)"
 
 
 def require_display() -> None:
-    """Checks that a window can be opened: OpenCV ends the process where there is no display.
+    """Checks that a window can be opened: without a display, OpenCV ends the process.
 
     Raises:
-        UserError: it cannot.
+        UserError: no window can be opened.
     """
-    remedy = "add --no-window, with --output VIDEO or --log CSV to keep what it finds"
+    remedy = "add --no-window, and --output VIDEO or --log CSV to save the results"
     if sys.platform.startswith("linux"):
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UserError(f"there is no display for a window; {remedy}")
-        probe = [sys.executable, "-c", PROBE]  # a display that is named may still not be there
+            raise UserError(f"there is no display to show a window on; {remedy}")
+        probe = [sys.executable, "-c", PROBE]  # DISPLAY may name one that does not exist
         if subprocess.run(probe, capture_output=True, timeout=60).returncode != 0:
             raise UserError(f"the display cannot be opened; {remedy}")
     else:
@@ -36,10 +36,10 @@ def require_display() -> None:
 
 
 class Window:
-    """A window that shows pictures and tells the keys pressed in it.
+    """A window that shows images and reports the keys pressed in it.
 
     Args:
-        title: stands above.
+        title: title of the window.
     """
 
     def __init__(self, title: str):
@@ -47,26 +47,28 @@ class Window:
         self.title = title
         self.size: tuple[int, int] | None = None
 
-    def show(self, picture: np.ndarray) -> None:
-        """Shows a picture, uint8 `(H, W, 3)`, BGR."""
-        size = picture.shape[1::-1]
+    def show(self, image: np.ndarray) -> None:
+        """Shows an image, uint8 `(H, W, 3)`, BGR."""
+        size = image.shape[1::-1]
         if self.size is None:
             cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)
         if size != self.size:
-            fit = min(1.0, LARGEST[0] / size[0], LARGEST[1] / size[1])
+            fit = min(1.0, MAX_SIZE[0] / size[0], MAX_SIZE[1] / size[1])
             cv2.resizeWindow(self.title, round(size[0] * fit), round(size[1] * fit))
             self.size = size
-        cv2.imshow(self.title, picture)
+        cv2.imshow(self.title, image)
 
     def key(self, milliseconds: int) -> str:
-        """Waits that long, at least 1 ms, for a key; "" for none, "q" also for Esc and closing."""
+        """Returns the key pressed within that time, at least 1 ms: "" for none, "q" also for Esc
+        and the close button.
+        """
         code = cv2.waitKey(max(1, milliseconds)) & 0xFF
         if code == ESCAPE or self.closed():
             return "q"
         return "" if code == 0xFF else chr(code).lower()
 
     def closed(self) -> bool:
-        """Whether a person closed the window; what OpenCV then says differs by system."""
+        """Whether the user closed the window; OpenCV's answer differs by system."""
         if self.size is None:
             return False
         try:

@@ -143,9 +143,7 @@ def head_outline(identity: Identity, au: Mapping[int, float]) -> np.ndarray:
     return np.stack([x, np.where(y > 0, y * (1 + 0.14 * au[26]), y * 1.1)], 1)
 
 
-def light(
-    image: np.ndarray, identity: Identity, au: Mapping[int, float], yaw: float
-) -> np.ndarray:
+def light(image: np.ndarray, identity: Identity, au: Mapping[int, float], yaw: float) -> np.ndarray:
     """Shades a face: dark eye sockets, bright nose bridge, cheeks and chin."""
     grid = np.linspace(-SPAN, SPAN, 56, dtype=np.float32)
     x, y = np.meshgrid(grid - 0.2 * yaw, grid)

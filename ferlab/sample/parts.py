@@ -63,7 +63,7 @@ class Pen:
         self.yaw = yaw
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Maps `(N, 2)` face units to 1/16 pixels, turned by yaw; points near the centre move most."""
+        """Maps `(N, 2)` face units to 1/16 pixels, turned by yaw most near the centre."""
         x, y = np.asarray(points, float).T
         x = x + 0.22 * self.yaw * np.clip(1 - x**2 / 0.8, 0, 1)
         return np.int32(np.round((np.stack([x, y], 1) + SPAN) * self.scale * 16))
