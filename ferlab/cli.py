@@ -11,9 +11,6 @@ from pathlib import Path
 
 from ferlab.files import UserError
 
-if sys.version_info < (3, 11):  # noqa: UP036
-    sys.exit("error: Python 3.11 or newer is needed; this is " + sys.version.split()[0])
-
 DATA_DIR = Path("processed_data")
 RESULTS_DIR = Path("results")  # of the user's own runs
 DEVICES = ("auto", "cpu", "cuda", "mps")
