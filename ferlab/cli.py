@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         """Parses as argparse does, with the defaults of the preset that `args` choose."""
         if self.presets:
             first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-            first.add_argument("--preset")
+            first.add_argument("--preset", nargs="?")  # the parse below refuses a missing name
             chosen = first.parse_known_args(args)[0].preset
             self.set_defaults(**self.presets.get(chosen, {}))
         parsed, unknown = super().parse_known_args(args, namespace)
