@@ -140,14 +140,15 @@ def results_text(record: dict, data_dir: str | os.PathLike) -> str:
 
 def _split_table(record: dict, splits: list[str]) -> list[str]:
     """A column for each split; 95 % intervals: Wilson's for accuracy, bootstrap for macro F1."""
-    own = "votes" if record["run"]["targets"] == "votes" else "labels"
     blocks: list[tuple[str, list[dict], dict]] = [
         ("By the dataset's labels", [record[split] for split in splits], LABEL_ROWS)
     ]
-    if all("raters" in record[split] for split in splits):
+    voted = all("raters" in record[split] for split in splits)
+    if voted:
         raters = [record[split]["raters"] for split in splits]
         blocks.append(("By the raters' majority", raters, RATER_ROWS))
     if any("ece" in record[split] for split in splits):
+        own = record["run"]["targets"] if voted else "labels"
         heading = f"Calibration by the {own}, one view"
         blocks.append((heading, [record[split] for split in splits], CALIBRATION_ROWS))
     lines = []
