@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     folder = parser().parse_args(argv).results_dir
     found, seed_runs = read_folder(folder)
-    split = common_split(found, folder)
+    split = common_split(found)
     runs = [run for run in found if split in run.splits]
     lacking = [run for run in [*found, *seed_runs] if split not in run.splits]
     seed_runs = [run for run in seed_runs if split in run.splits]

@@ -102,9 +102,10 @@ def read_run(path: Path) -> Run:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else f"{error}"
+        targets = "votes" if "votes" in path.parts[-3:-1] else "labels"  # results/votes/seed_1
         raise UserError(
             f"{path} is not what the model scripts write ({reason}); "
-            f"make it anew with: {remake_command(model, path.parent)}"
+            f"make it anew with: {remake_command(model, path.parent, targets=targets)}"
         ) from error
 
 
@@ -155,7 +156,7 @@ def remake_command(model: str, folder: Path, *flags: str, targets: str = "labels
     return shlex.join(["python", script_of(model), *flags, *words])
 
 
-def common_split(runs: list[Run], folder: Path) -> str:
+def common_split(runs: list[Run]) -> str:
     """Returns the split to compare on: test, or val if that alone is there for all.
 
     Where neither is there for all, it is the one that more models have.
@@ -165,8 +166,11 @@ def common_split(runs: list[Run], folder: Path) -> str:
     """
     counts = {split: sum(split in run.splits for run in runs) for split in ("test", "val")}
     if not any(counts.values()):
-        remedy = remake_command(runs[0].model, folder, "--evaluate")
-        raise UserError(f"{runs[0].path} has no test or val numbers; add them with: {remedy}")
+        first = runs[0]
+        command = remake_command(
+            first.model, first.path.parent, "--evaluate", targets=first.targets
+        )
+        raise UserError(f"{first.path} has no test or val numbers; add them with: {command}")
     return max(counts, key=counts.__getitem__)
 
 
