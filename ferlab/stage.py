@@ -1,7 +1,7 @@
 """What every model script does around its model: splits, training, weights, reports.
 
-The evaluation, which needs scikit-learn, SciPy and matplotlib, is imported inside the functions: the
-live program imports a model script, and its first frame should not wait for them.
+The evaluation, which needs scikit-learn, SciPy and matplotlib, is imported inside the functions:
+the live program imports a model script, and its first frame should not wait for them.
 """
 
 import argparse
