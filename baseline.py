@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         "parameters": 0,
         "precision": "float32",
         "network": config,
-        "train_counts": stage.train_counts(splits["train"]),
+        "train_counts": splits["train"].counts(),
         **describe_machine(device),
     }
     path = args.results_dir / f"{setup.name}_model.pth"

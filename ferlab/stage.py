@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from ferlab.cli import DATA_DIR, default_results_dir, stage_command
 from ferlab.constants import REFERENCE_DIR
 from ferlab.data.augmentation import Augmentation
-from ferlab.data.splits import SPLITS, Split, available_splits, load_split, split_path
+from ferlab.data.splits import Split, load_splits
 from ferlab.files import UserError, require_writable
 from ferlab.training.checkpoint import load_checkpoint, load_model, parameter_count, save_model
 from ferlab.training.device import (
@@ -145,7 +144,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
         "seconds": round(result.seconds, 1),
         "images_per_second": round(result.images_per_second),
         "parameters": parameter_count(result.model),
-        "train_counts": train_counts(train),
+        "train_counts": train.counts(),
         "precision": recipe.precision,
         "processes": world_size(),
         "recipe": asdict(recipe),
@@ -225,13 +224,13 @@ def report(
         The exit code.
     """
     from ferlab.evaluation import reports
-    from ferlab.evaluation.metrics import calibration_of
+    from ferlab.evaluation.metrics import calibration_of, evaluate_split
 
     class_names = next(iter(splits.values())).class_names
     metrics, predictions = {}, {}
     for split_name, split in splits.items():
         reported, live, calibrated = predict_members(members, split.images.to(device))
-        metrics[split_name] = judged(split, reported, run_record["train_counts"])
+        metrics[split_name] = evaluate_split(split, reported, run_record["train_counts"])
         if split_name != "train":
             if "temperature" in run_record:
                 voted = run_record["targets"] == "votes" and split.votes is not None
@@ -255,72 +254,6 @@ def report(
     following = next_command(name, args.data_dir, args.results_dir, args.targets)
     print(f"wrote {args.results_dir}/{name}_*; next: {following}")
     return 0
-
-
-def judged(split: Split, probs: np.ndarray, counts: dict[str, list[int]]) -> dict:
-    """Returns the reported numbers of a split, by the labels and by the raters if it has votes.
-
-    Args:
-        split: N images.
-        probs: float `(N, classes)`.
-        counts: see `train_counts`.
-    """
-    from ferlab.evaluation.metrics import evaluate, evaluate_by_raters
-
-    most_frequent = {kind: int(np.argmax(numbers)) for kind, numbers in counts.items()}
-    labels = split.labels.numpy()
-    result = evaluate(labels, probs, split.class_names, most_frequent["labels"])
-    result["digest"] = split.digest()
-    if split.votes is not None and (split.majority >= 0).any():
-        most = most_frequent.get("majority", most_frequent["labels"])
-        result["raters"] = evaluate_by_raters(split, probs, most)
-    return result
-
-
-def train_counts(train: Split) -> dict[str, list[int]]:
-    """Returns how many images each class has: by "labels", and by "majority" if there are votes."""
-    counts = {"labels": train.class_counts().tolist()}
-    if train.majority is not None:
-        decided = train.majority[train.majority >= 0]
-        counts["majority"] = torch.bincount(decided, minlength=len(train.class_names)).tolist()
-    return counts
-
-
-def load_splits(
-    data_dir: Path,
-    required: tuple[str, ...] = (),
-    class_names: tuple[str, ...] | None = None,
-    wanted: tuple[str, ...] = SPLITS,
-) -> dict[str, Split]:
-    """Loads every wanted split that is in `data_dir`, so that all faults show before the work.
-
-    Args:
-        data_dir: folder of the split files.
-        required: splits that must be there.
-        class_names: what the classes must be; by default those of the first split.
-        wanted: splits that are looked at; no other file is opened.
-
-    Raises:
-        UserError: a split is missing, or one is not as it should be, or there is none at all.
-    """
-    there = {*available_splits(data_dir), *required}
-    splits = {name: load_split(data_dir, name) for name in wanted if name in there}
-    if not splits:
-        raise UserError(f"{data_dir} has no split; make it with: python dataset_preparation.py")
-    first = next(iter(splits.values()))
-    expected = class_names or first.class_names
-    for name, split in splits.items():
-        fault = None
-        if split.class_names != expected:
-            fault = f"has classes {', '.join(split.class_names)}; expected {', '.join(expected)}"
-        elif (split.votes is None) != (first.votes is None):
-            fault = "has votes and others have none, or the reverse"
-        if fault:
-            raise UserError(
-                f"{split_path(data_dir, name)} {fault}; "
-                "make all splits anew with: python dataset_preparation.py"
-            )
-    return splits
 
 
 def next_command(name: str, data_dir: Path, results_dir: Path, targets: str) -> str:

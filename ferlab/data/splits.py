@@ -62,6 +62,14 @@ class Split:
         """Returns int64 `(classes,)`: how many images each class has by the labels."""
         return torch.bincount(self.labels, minlength=len(self.class_names))
 
+    def counts(self) -> dict[str, list[int]]:
+        """Returns the images of each class: by "labels", and by "majority" if there are votes."""
+        counts = {"labels": self.class_counts().tolist()}
+        if self.majority is not None:
+            decided = self.majority[self.majority >= 0]
+            counts["majority"] = torch.bincount(decided, minlength=len(self.class_names)).tolist()
+        return counts
+
     def digest(self) -> str:
         """Returns 16 hex digits that change with any pixel, label, vote or class name."""
         state = hashlib.blake2b("\n".join(self.class_names).encode(), digest_size=8)
@@ -197,3 +205,40 @@ def fault_of(content: dict) -> str | None:
 def available_splits(data_dir: str | os.PathLike) -> list[str]:
     """Returns which of train, val and test lie below `data_dir`."""
     return [split for split in SPLITS if split_path(data_dir, split).is_file()]
+
+
+def load_splits(
+    data_dir: Path,
+    required: tuple[str, ...] = (),
+    class_names: tuple[str, ...] | None = None,
+    wanted: tuple[str, ...] = SPLITS,
+) -> dict[str, Split]:
+    """Loads every wanted split that is in `data_dir`, so that all faults show before the work.
+
+    Args:
+        data_dir: folder of the split files.
+        required: splits that must be there.
+        class_names: what the classes must be; by default those of the first split.
+        wanted: splits that are looked at; no other file is opened.
+
+    Raises:
+        UserError: a split is missing, or one is not as it should be, or there is none at all.
+    """
+    there = {*available_splits(data_dir), *required}
+    splits = {name: load_split(data_dir, name) for name in wanted if name in there}
+    if not splits:
+        raise UserError(f"{data_dir} has no split; make it with: python dataset_preparation.py")
+    first = next(iter(splits.values()))
+    expected = class_names or first.class_names
+    for name, split in splits.items():
+        fault = None
+        if split.class_names != expected:
+            fault = f"has classes {', '.join(split.class_names)}; expected {', '.join(expected)}"
+        elif (split.votes is None) != (first.votes is None):
+            fault = "has votes and others have none, or the reverse"
+        if fault:
+            raise UserError(
+                f"{split_path(data_dir, name)} {fault}; "
+                "make all splits anew with: python dataset_preparation.py"
+            )
+    return splits

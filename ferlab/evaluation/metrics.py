@@ -13,6 +13,24 @@ CONFIDENCE = 0.95
 LEAST_AGREEING = 5  # raters: fewer make no majority, but for rare cases
 
 
+def evaluate_split(split: Split, probs: np.ndarray, counts: dict[str, list[int]]) -> dict:
+    """Returns the reported numbers of a split, by the labels and by the raters if it has votes.
+
+    Args:
+        split: N images.
+        probs: float `(N, classes)`.
+        counts: images of each class in the train split, see `Split.counts`.
+    """
+    most_frequent = {kind: int(np.argmax(numbers)) for kind, numbers in counts.items()}
+    labels = split.labels.numpy()
+    result = evaluate(labels, probs, split.class_names, most_frequent["labels"])
+    result["digest"] = split.digest()
+    if split.votes is not None and (split.majority >= 0).any():
+        most = most_frequent.get("majority", most_frequent["labels"])
+        result["raters"] = evaluate_by_raters(split, probs, most)
+    return result
+
+
 def evaluate(
     labels: np.ndarray, probs: np.ndarray, class_names: tuple[str, ...], majority: int
 ) -> dict:

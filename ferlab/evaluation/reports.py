@@ -44,7 +44,7 @@ def write_results(folder: Path, record: dict, data_dir: Path) -> str:
     Args:
         folder: the results folder.
         record: `{"model", "title", "class_names", "parameters", "train", "val", "test", "run"}`,
-            a split's entry as `stage.judged` returns it, missing where the split was not there.
+            the entry of a split as of `metrics.evaluate_split`, missing where there is no split.
         data_dir: folder of the splits.
     """
     name, text = record["model"], results_text(record, data_dir)
