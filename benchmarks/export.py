@@ -1,21 +1,19 @@
-"""One network in torch, onnxruntime and OpenCV's dnn: milliseconds a face, file size, accuracy.
+"""One network in torch and in onnxruntime: latency per face, file size, accuracy.
 
     python benchmarks/export.py
 
-Faces come prepared from the test split, so that only the network is timed. All take the threads
-that the live program would give them. They take turns, so that what else the machine does slows
-all alike; told is the median. A face is seen once, as the live program sees it; the accuracy in
-results/ is of the average of two views. "bfloat16" stands for the live program's own classifier,
-which computes in float32 where the machine gains nothing.
+The images come from the prepared test split: only the network is timed, with as many threads as in
+the live program. The networks take turns, so that other load on the machine affects all equally;
+the median is reported. The accuracy is without the flip test-time augmentation of the results in
+results/. The live program's classifier computes in bfloat16 where the CPU gains from it.
 """
 
-import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -24,18 +22,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from advanced_network import CNN
 from ferlab import cli
 from ferlab.data.splits import load_split
-from ferlab.export import describe, require_packages, to_int8, to_onnx
+from ferlab.export import PACKAGES, describe, to_int8, to_onnx
 from ferlab.live.classifier import Classifier
-from ferlab.live.onnx_model import Network, with_onnxruntime, with_opencv
-from ferlab.live.pipeline import share_cores
+from ferlab.live.onnx_classifier import open_session, require_packages, run
+from ferlab.live.pipeline import reserve_detector_core
+from ferlab.live.weights import default_weights
 from ferlab.training.checkpoint import load_model
 
-BATCHES = (1, 8)
-"""How many faces a pass: one, and many before one camera."""
+BATCHES = (1, 8)  # faces per pass
+
+Network = Callable[[np.ndarray], np.ndarray]
+"""Maps float32 `(N, 1, 48, 48)` in [-1, 1] to logits, float32 `(N, classes)`."""
 
 
 def torch_network(model: Callable[[torch.Tensor], torch.Tensor]) -> Network:
-    """Returns a torch network that takes and gives arrays."""
+    """Returns a torch network with arrays as input and output."""
 
     @torch.inference_mode()
     def logits(images: np.ndarray) -> np.ndarray:
@@ -44,28 +45,31 @@ def torch_network(model: Callable[[torch.Tensor], torch.Tensor]) -> Network:
     return logits
 
 
-def contenders(args: argparse.Namespace) -> dict[str, tuple[Network, int]]:
-    """Returns each contender's network and the bytes of its file, by name."""
-    threads = args.threads
-    live = Classifier(args.weights, "advanced", CNN, threads)
-    model, content = load_model(args.weights, "advanced", CNN)
-    size = args.weights.stat().st_size
+def onnx_network(content: bytes, threads: int) -> Network:
+    """Returns an ONNX model run by onnxruntime."""
+    return functools.partial(run, open_session(content, threads))
+
+
+def load_networks(weights: Path, data_dir: Path, threads: int) -> dict[str, tuple[Network, int]]:
+    """Returns each variant of the network and the size of its file in bytes, by name."""
+    live = Classifier(weights, "advanced", CNN, threads)
+    model, content = load_model(weights, "advanced", CNN)
+    size = weights.stat().st_size
     proto = to_onnx(model)
-    faces = load_split(args.data_dir, "train").images
+    faces = load_split(data_dir, "train").images
     plain = describe(proto, content, "float32")
     int8 = describe(to_int8(proto, faces), content, "int8")
     precision = str(live.precision).removeprefix("torch.")
     return {
         "torch float32": (torch_network(model), size),
         f"torch {precision}, live_inference.py": (torch_network(live.logits), size),
-        "onnxruntime float32": (with_onnxruntime(plain, threads), len(plain)),
-        "onnxruntime int8": (with_onnxruntime(int8, threads), len(int8)),
-        "OpenCV float32": (with_opencv(plain, threads), len(plain)),
+        "onnxruntime float32": (onnx_network(plain, threads), len(plain)),
+        "onnxruntime int8": (onnx_network(int8, threads), len(int8)),
     }
 
 
 def milliseconds(networks: list[Network], images: np.ndarray, seconds: float) -> list[float]:
-    """Lets networks take turns on a batch for so long; returns the median milliseconds of each."""
+    """Times networks in turns on a batch for `seconds`; returns the median milliseconds of each."""
     for network in networks:
         network(images)
     times: list[list[float]] = [[] for _ in networks]
@@ -81,30 +85,39 @@ def milliseconds(networks: list[Network], images: np.ndarray, seconds: float) ->
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
-    threads = share_cores()
+    threads = reserve_detector_core()
     parser = cli.parser(__doc__)
-    parser.add_argument("--data-dir", type=Path, default=cli.DATA_DIR, help="train and test split")
     parser.add_argument(
-        "--weights", type=Path, default=cli.RESULTS_DIR / "advanced_model.pth", help="of the CNN"
+        "--data-dir", type=Path, default=cli.DATA_DIR, help="folder of the train and test splits"
     )
     parser.add_argument(
-        "--threads", type=cli.positive(int), default=threads, help="that each may take"
+        "--weights", type=Path, help="weights file of the CNN (default: that of live_inference.py)"
     )
     parser.add_argument(
-        "--seconds", type=cli.positive(float), default=10, help="of timing, for each batch size"
+        "--threads",
+        type=cli.positive(int),
+        default=threads,
+        help="number of threads of each network",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=cli.positive(float),
+        default=10,
+        help="duration of the timing, for each batch size",
     )
     args = parser.parse_args(argv)
-    require_packages()
-    cv2.setNumThreads(args.threads)
+    require_packages(PACKAGES)
+    weights = args.weights or default_weights()
+    print(f"weights: {weights}")
     test = load_split(args.data_dir, "test")
     images, labels = test.images.numpy(), test.labels.numpy()
-    found = contenders(args)
+    found = load_networks(weights, args.data_dir, args.threads)
     networks = [network for network, _ in found.values()]
     columns = []
     for batch in BATCHES:
         spent = milliseconds(networks, images[:batch], args.seconds)
         columns.append([whole / batch for whole in spent])
-    heads = "".join(f"{f'ms/face, {batch} a pass':>20}" for batch in BATCHES)
+    heads = "".join(f"{f'ms/face, batch of {batch}':>20}" for batch in BATCHES)
     print(f"{f'threads: {args.threads}':36}{heads}{'MB':>8}{'accuracy':>10}")
     for (name, (network, size)), *times in zip(found.items(), *columns, strict=True):
         preds = np.concatenate(

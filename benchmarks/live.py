@@ -1,20 +1,19 @@
-"""Speed, hit rate and frame age of the live program, beside the loop that tutorials write.
+"""Throughput, detection rate and latency of the live program and of a plain loop.
 
     python benchmarks/live.py
     python benchmarks/live.py --source video.mp4 --truth faces.csv --sizes 640x480 1280x720
 
-Both read the same video file, find, classify and draw, and write nothing. The plain loop searches
-every whole frame (scale 1.1, 5 neighbours, faces from 30 pixels) and classifies one face at a time
-in float32. The truth is a CSV with the columns first, last, faces: how many faces the frames
-from first to last show; found faces beyond that count as false. The drawn clip brings its own.
+Both read the same video file, detect, classify and draw, and write nothing. The plain loop, as in
+tutorials, detects faces in every whole frame (scale 1.1, 5 neighbours, faces from 30 pixels) and
+classifies one face at a time in float32. The truth is a CSV with the columns first, last, faces:
+the number of faces in the frames from first to last; detections beyond it count as false. The
+drawn clip shows one face in every frame.
 
-Frame age is how old a frame is when it is shown, at a camera that takes 30 frames a second and
-buffers 4, as webcams do.
+Latency is the time from the capture of a frame to its display, for a camera that captures 30 frames
+per second and buffers 4, as webcams do.
 """
 
-import argparse
 import contextlib
-import csv
 import sys
 import tempfile
 import time
@@ -28,24 +27,26 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from advanced_network import CNN
-from benchmarks.webcam import RATE, BufferedCamera, Onlooker
+from benchmarks.tables import read_rows
+from benchmarks.webcam import RATE, BufferedCamera, Probe
 from ferlab import cli
 from ferlab.files import UserError
-from ferlab.live.app import LiveRun
+from ferlab.live.app import LiveOptions, LiveRun
 from ferlab.live.classifier import Classifier, as_input
-from ferlab.live.detection import HaarDetector, cut_out
+from ferlab.live.detection import HaarDetector, crop_face
 from ferlab.live.frames import FileSource, LiveSource
-from ferlab.live.pipeline import STAGES, Pipeline, share_cores
+from ferlab.live.pipeline import STAGES, Pipeline, reserve_detector_core
 from ferlab.live.sources import open_video
+from ferlab.live.weights import default_weights
 from ferlab.sample.dataset import write_sample_clip
 from ferlab.training.checkpoint import load_model
-from live_inference import make_parser, size
+from live_inference import frame_size, make_parser
 
 THREADS = torch.get_num_threads()
 
 
 class Plain:
-    """The loop that tutorials write."""
+    """The plain loop."""
 
     def __init__(self, weights: Path):
         self.model, content = load_model(weights, "advanced", CNN)
@@ -53,13 +54,13 @@ class Plain:
         self.detector = HaarDetector(width=0)
 
     def __call__(self, frame: np.ndarray) -> tuple[int, float]:
-        """Handles a frame; returns the number of faces and the seconds of classification."""
+        """Processes a frame; returns the number of faces and the seconds of classification."""
         gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         boxes, spent = self.detector(frame, gray), 0.0
         for x, y, w, h in boxes:
             start = time.perf_counter()
             with torch.no_grad():
-                logits = self.model(as_input(cut_out(frame, (x, y, w, h), 0.0))[None])
+                logits = self.model(as_input(crop_face(frame, (x, y, w, h), 0.0))[None])
             spent += time.perf_counter() - start
             cv2.rectangle(frame, (x, y), (x + w, y + h), (255, 0, 0), 2)
             text = self.names[int(logits.argmax())]
@@ -68,7 +69,7 @@ class Plain:
 
 
 def all_cores() -> None:
-    """Gives OpenCV and torch the threads they take when nobody says anything."""
+    """Restores the default numbers of threads of OpenCV and torch."""
     cv2.setNumThreads(-1)
     torch.set_num_threads(THREADS)
 
@@ -83,7 +84,7 @@ def frames_of(video: Path) -> Iterator[np.ndarray]:
 
 
 def resized(video: Path, new: tuple[int, int], folder: Path) -> Path:
-    """Writes `video` at another size, its own shape kept between black bars; returns the file."""
+    """Writes `video` at another size, padded with black bars; returns the file."""
     target = folder / f"{new[0]}x{new[1]}.mp4"
     rate = cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FPS)
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, new)
@@ -99,45 +100,56 @@ def resized(video: Path, new: tuple[int, int], folder: Path) -> Path:
 
 
 def read_truth(path: Path, frames: int) -> np.ndarray:
-    """Returns int `(frames,)`: how many faces each frame shows."""
+    """Returns int `(frames,)`: the true number of faces in each frame.
+
+    Raises:
+        UserError: the file is not a CSV with the columns first, last, faces.
+    """
     truth = np.zeros(frames, int)
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            truth[int(row["first"]) : int(row["last"]) + 1] = int(row["faces"])
+    columns = ("first", "last", "faces")
+    for number, row in enumerate(read_rows(path, columns, "--truth"), start=2):
+        try:
+            first, last, faces = (int(row[column]) for column in columns)
+        except ValueError as error:
+            raise UserError(f"--truth {path}, line {number}: {error}") from error
+        if min(first, faces) < 0 or last < first:
+            raise UserError(f"--truth {path}, line {number}: must have 0 <= first <= last, faces")
+        truth[first : last + 1] = faces
     return truth
 
 
 def run_live(
-    source: FileSource | LiveSource, weights: Path, onlooker: Onlooker
+    source: FileSource | LiveSource, weights: Path, probe: Probe
 ) -> tuple[Pipeline, float]:
-    """Runs the live program, drawing but not encoding; returns its pipeline and the seconds."""
-    threads = share_cores()
-    flags = make_parser().parse_args(["--quiet"])
+    """Runs the live program without encoding; returns its pipeline and the seconds."""
+    threads = reserve_detector_core()
+    default = make_parser().get_default
+    options = LiveOptions(min_confidence=default("min_confidence"), quiet=True)
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
         classifier = Classifier(weights, "advanced", CNN, threads)
-        pipeline = Pipeline(HaarDetector(), classifier, flags.smoothing)
+        pipeline = Pipeline(HaarDetector(), classifier, default("smoothing"))
         stack.callback(pipeline.close)
-        onlooker.run = LiveRun(flags, pipeline, source, onlooker, stack)
+        probe.run = LiveRun(options, pipeline, source, probe, stack)
         start = time.perf_counter()
-        onlooker.run.go()
+        probe.run.run()
         return pipeline, time.perf_counter() - start
 
 
-def measure_ours(video: Path, args: argparse.Namespace) -> dict:
+def measure_ours(video: Path, weights: Path) -> dict:
     """Runs the live program over a file; returns its numbers."""
-    onlooker = Onlooker(lambda run: len(run.found))
-    pipeline, took = run_live(open_video(video), args.weights, onlooker)
-    counts = onlooker.noted
+    probe = Probe(lambda run: len(run.found))
+    pipeline, took = run_live(open_video(video), weights, probe)
+    counts = probe.values
     stages = {stage: 1e3 * pipeline.seconds[stage] / len(counts) for stage in STAGES}
     per_face = 1e3 * pipeline.seconds["classification"] / max(1, sum(counts))
     return {"counts": counts, "rate": len(counts) / took, "stages": stages, "per_face": per_face}
 
 
-def measure_plain(video: Path, args: argparse.Namespace) -> dict:
+def measure_plain(video: Path, weights: Path) -> dict:
     """Runs the plain loop over a file; returns its numbers."""
     all_cores()
-    plain, counts, spent = Plain(args.weights), [], 0.0
+    plain, counts, spent = Plain(weights), [], 0.0
     start = time.perf_counter()
     for frame in frames_of(video):
         found, seconds = plain(frame)
@@ -148,29 +160,31 @@ def measure_plain(video: Path, args: argparse.Namespace) -> dict:
     return {"counts": counts, "rate": len(counts) / took, "stages": None, "per_face": per_face}
 
 
-def frame_ages(video: Path, weights: Path, seconds: float) -> tuple[list[float], list[float]]:
-    """Looks through the webcam's stand-in with both programs, one after the other.
+def measure_latencies(
+    video: Path, weights: Path, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Runs both programs on the webcam's stand-in, one after the other.
 
     Returns:
-        The ages of shown frames, seconds: of the live program, and of the plain loop.
+        The latencies of shown frames, seconds: of the live program, and of the plain loop.
     """
     frames = list(frames_of(video))
     camera = BufferedCamera(frames)
-    onlooker = Onlooker(lambda run: camera.age(run.frame.image), seconds)
-    run_live(LiveSource("camera", lambda: camera, camera, RATE), weights, onlooker)
+    probe = Probe(lambda run: camera.latency(run.frame.image), seconds)
+    run_live(LiveSource("camera", lambda: camera, camera, RATE), weights, probe)
     all_cores()
-    plain, webcam, ages = Plain(weights), BufferedCamera(frames), []
+    plain, webcam, latencies = Plain(weights), BufferedCamera(frames), []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         _, frame = webcam.read()
         plain(frame)
-        ages.append(webcam.age(frame))
-    return onlooker.noted, ages
+        latencies.append(webcam.latency(frame))
+    return probe.values, latencies
 
 
-def alone(weights: Path) -> float:
-    """Returns the median milliseconds in which one face is classified, nothing else running."""
-    classifier, seconds = Classifier(weights, "advanced", CNN, share_cores()), []
+def classification_latency(weights: Path) -> float:
+    """Returns the median milliseconds to classify one face, with nothing else running."""
+    classifier, seconds = Classifier(weights, "advanced", CNN, reserve_detector_core()), []
     face = np.zeros((96, 96, 3), np.uint8)
     for _ in range(200):
         start = time.perf_counter()
@@ -179,10 +193,10 @@ def alone(weights: Path) -> float:
     return 1e3 * float(np.median(seconds))
 
 
-def age_text(ages: list[float]) -> str:
-    """Returns median and 95th percentile of frame ages."""
-    median, high = 1e3 * np.quantile(ages, [0.5, 0.95])
-    return f"{median:.0f} ms (95 % below {high:.0f})"
+def latency_text(latencies: list[float]) -> str:
+    """Returns median and 95th percentile of latencies."""
+    median, high = 1e3 * np.quantile(latencies, [0.5, 0.95])
+    return f"{median:.0f} ms (95th percentile {high:.0f} ms)"
 
 
 def report(name: str, result: dict, truth: np.ndarray | None) -> str:
@@ -197,18 +211,20 @@ def report(name: str, result: dict, truth: np.ndarray | None) -> str:
     return line + f"{result['per_face']:9.2f}"
 
 
-def clips(args: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yields the video at each of the sizes, written to `folder`, and the size's name.
+def clips(
+    source: Path | None, sizes: list[tuple[int, int]], folder: Path
+) -> Iterator[tuple[Path, str]]:
+    """Yields the video in each size, written to `folder`, and the name of the size.
 
     Raises:
-        UserError: there is no such video.
+        UserError: the video is missing.
     """
-    if args.source and not args.source.is_file():
-        raise UserError(f"{args.source} is missing; name a video file with --source")
-    video = args.source or folder / "clip.mp4"
-    if not args.source:
+    if source and not source.is_file():
+        raise UserError(f"{source} is missing; name a video file with --source")
+    video = source or folder / "clip.mp4"
+    if not source:
         write_sample_clip(folder)
-    for new in args.sizes:
+    for new in sizes:
         yield resized(video, new, folder), f"{new[0]}x{new[1]}"
 
 
@@ -216,36 +232,52 @@ def clips(args: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, str]]:
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--source", type=Path, help="a video file; by default the drawn clip")
-    parser.add_argument("--truth", type=Path, help="CSV: first, last, faces")
+    parser.add_argument("--source", type=Path, help="video file (default: the drawn clip)")
     parser.add_argument(
-        "--sizes", type=size, nargs="+", default=[(640, 480), (1280, 720)], help="to measure at"
+        "--truth",
+        type=Path,
+        help="CSV file with the true number of faces: columns first, last, faces",
     )
     parser.add_argument(
-        "--weights", type=Path, default=cli.RESULTS_DIR / "advanced_model.pth", help="of the CNN"
+        "--sizes",
+        type=frame_size,
+        nargs="+",
+        default=[(640, 480), (1280, 720)],
+        help="sizes of the frames",
     )
     parser.add_argument(
-        "--age-seconds", type=cli.positive(float), default=15, help="that each camera is watched"
+        "--weights", type=Path, help="weights file of the CNN (default: that of live_inference.py)"
+    )
+    parser.add_argument(
+        "--latency-seconds",
+        type=cli.positive(float),
+        default=15,
+        help="duration of the measurement of latency for each program, seconds",
     )
     args = parser.parse_args(argv)
+    weights = args.weights or default_weights()
+    print(f"weights: {weights}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        for clip, label in clips(args, Path(name)):
-            ours, plain = measure_ours(clip, args), measure_plain(clip, args)
+        for clip, label in clips(args.source, args.sizes, Path(name)):
+            ours, plain = measure_ours(clip, weights), measure_plain(clip, weights)
             frames, truth = len(plain["counts"]), None
             if args.truth:
                 truth = read_truth(args.truth, frames)
             elif not args.source:
                 truth = np.ones(frames, int)
-            columns = f"{'frames/s':>9}{'faces/frame':>13}{'found':>10}{'false':>8}{'ms/face':>9}"
+            columns = (
+                f"{'frames/s':>9}{'faces/frame':>13}{'detected':>10}{'false':>8}{'ms/face':>9}"
+            )
             print(f"\n{label + f', {frames} frames':22}{columns}")
             print(report("live_inference.py", ours, truth))
             print(report("plain loop", plain, truth))
-            print(f"ratio of speeds: {ours['rate'] / plain['rate']:.1f}")
+            print(f"ratio of throughputs: {ours['rate'] / plain['rate']:.1f}")
             stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in ours["stages"].items())
-            print(f"milliseconds a frame: {stages}")
-            fresh, old = frame_ages(clip, args.weights, args.age_seconds)
-            print(f"median age of a shown frame: {age_text(fresh)}; plain loop {age_text(old)}")
-    print(f"\none face classified, nothing else running: {alone(args.weights):.1f} ms")
+            print(f"milliseconds per frame: {stages}")
+            ours, plain = measure_latencies(clip, weights, args.latency_seconds)
+            print(f"median latency: {latency_text(ours)}; plain loop {latency_text(plain)}")
+    alone = classification_latency(weights)
+    print(f"\nclassification of one face, nothing else running: {alone:.1f} ms")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the benchmark of the live program: of a webcam, and of a window."""
+"""Stand-ins for the benchmark of the live program: for a webcam, and for a window."""
 
 import math
 import time
@@ -11,17 +11,17 @@ import numpy as np
 if TYPE_CHECKING:
     from ferlab.live.app import LiveRun
 
-RATE, BUFFER = 30.0, 4  # frames a second, and how many a camera keeps for a slow reader
+RATE, BUFFER = 30.0, 4  # frames per second, and frames that the camera buffers
 
 
 class BufferedCamera:
-    """A stand-in of `cv2.VideoCapture`: keeps the oldest frames that nobody has read yet.
+    """A stand-in for `cv2.VideoCapture` that delivers the oldest unread frame of its buffer.
 
-    A frame's number stands in its first two pixels, so that its age can be told at the end.
+    The first two pixels hold the frame's number, from which `latency` is computed.
     """
 
     def __init__(self, frames: list[np.ndarray]):
-        self.frames, self.taken = frames, []
+        self.frames, self.captured = frames, []
         self.start = time.perf_counter()
         self.buffer: deque[int] = deque()
 
@@ -32,7 +32,7 @@ class BufferedCamera:
         pass
 
     def read(self) -> tuple[bool, np.ndarray | None]:
-        if len(self.taken) >= 60_000:
+        if len(self.captured) >= 60_000:
             return False, None
         self._fill()
         while not self.buffer:
@@ -44,32 +44,33 @@ class BufferedCamera:
         return True, frame
 
     def _fill(self) -> None:
-        """Takes the pictures that are due; those that find the buffer full are lost."""
-        while (due := self.start + len(self.taken) / RATE) <= time.perf_counter():
+        """Captures the frames that are due; drops those that do not fit into the buffer."""
+        while (due := self.start + len(self.captured) / RATE) <= time.perf_counter():
             if len(self.buffer) < BUFFER:
-                self.buffer.append(len(self.taken))
-            self.taken.append(due)
+                self.buffer.append(len(self.captured))
+            self.captured.append(due)
 
-    def age(self, frame: np.ndarray) -> float:
-        """Returns how long ago a frame was taken, seconds."""
-        return time.perf_counter() - self.taken[int(frame[0, 0, 0]) * 256 + int(frame[0, 1, 0])]
+    def latency(self, frame: np.ndarray) -> float:
+        """Returns the time since a frame was captured, seconds."""
+        number = int(frame[0, 0, 0]) * 256 + int(frame[0, 1, 0])
+        return time.perf_counter() - self.captured[number]
 
 
-class Onlooker:
-    """In the place of a window: notes something of the run whenever a frame is shown.
+class Probe:
+    """A stand-in for a window: records one number of the run for each frame shown.
 
     Args:
-        look: what to note.
-        seconds: after which to quit.
+        measure: computes the number.
+        seconds: time after which to quit.
     """
 
-    def __init__(self, look: Callable[["LiveRun"], float], seconds: float = math.inf):
-        self.look, self.end = look, time.perf_counter() + seconds
-        self.noted: list[float] = []
+    def __init__(self, measure: Callable[["LiveRun"], float], seconds: float = math.inf):
+        self.measure, self.end = measure, time.perf_counter() + seconds
+        self.values: list[float] = []
         self.run: LiveRun
 
-    def show(self, picture: np.ndarray) -> None:
-        self.noted.append(self.look(self.run))
+    def show(self, image: np.ndarray) -> None:
+        self.values.append(self.measure(self.run))
 
     def key(self, milliseconds: int) -> str:
         return "q" if time.perf_counter() > self.end else ""

@@ -57,7 +57,7 @@ def shortened(words):
     if words[0] == "tune_hyperparameters.py":
         return [*words, "--trials", "3", "--epochs", "2"]
     if words[0] == "benchmarks/live.py":
-        return [*words, "--sizes", "160x120", "--age-seconds", "1"]
+        return [*words, "--sizes", "160x120", "--latency-seconds", "1"]
     if words[0] == "benchmarks/export.py":
         return [*words, "--seconds", "0.2"]
     return words

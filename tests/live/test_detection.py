@@ -1,4 +1,4 @@
-"""Finding faces and cutting them out, on drawn faces and, where at hand, on real ones."""
+"""Face detection and crops, on drawn faces."""
 
 import cv2
 import numpy as np
@@ -10,16 +10,16 @@ from conftest import drawn_frame
 from ferlab.data.images import read_pixels
 from ferlab.data.preprocessing import preprocess
 from ferlab.files import UserError
-from ferlab.live import detection as faces
+from ferlab.live import detection
 from ferlab.live.classifier import as_input
 from ferlab.live.detection import (
     HaarDetector,
-    NearSearch,
+    LocalDetector,
     YuNetDetector,
-    cut_out,
+    crop_face,
+    iou,
     load_cascade,
-    overlap,
-    squared,
+    to_square,
 )
 
 
@@ -27,34 +27,34 @@ def gray_of(frame):
     return cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
 
 
-def test_haar_finds_drawn_faces():
+def test_haar_detects_drawn_faces():
     frame, boxes = drawn_frame([(180, 200, 70), (460, 260, 90)])
     found = HaarDetector()(frame, gray_of(frame))
     assert len(found) == 2
     for box in boxes:
-        assert max(overlap(box, other) for other in found) > 0.5
+        assert max(iou(box, other) for other in found) > 0.5
 
 
-def test_boxes_of_a_reduced_frame_are_those_of_the_whole():
+def test_boxes_of_a_resized_frame_are_in_pixels_of_the_original():
     frame, (box,) = drawn_frame([(320, 240, 90)])
     big = cv2.resize(frame, (2560, 1920))
     (found,) = HaarDetector()(big, gray_of(big))
-    assert overlap(found, tuple(4 * number for number in box)) > 0.5
+    assert iou(found, tuple(4 * number for number in box)) > 0.5
 
 
-def test_near_search_follows_a_face():
+def test_local_detection_follows_a_face():
     before, (old,) = drawn_frame([(320, 240, 70)])
     (start,) = HaarDetector()(before, gray_of(before))
     after, _ = drawn_frame([(345, 250, 70)])
-    found = NearSearch()(gray_of(after), start)
+    found = LocalDetector()(gray_of(after), start)
     assert found[0] - start[0] == pytest.approx(25, abs=8)
     assert found[1] - start[1] == pytest.approx(10, abs=8)
-    assert overlap(found, old) > 0.4
+    assert iou(found, old) > 0.4
 
 
 @pytest.mark.parametrize("box", [(200, 150, 120, 120), (-60, -60, 100, 100), (640, 480, 90, 90)])
-def test_near_search_finds_nothing_where_nothing_is(box):
-    assert NearSearch()(np.full((480, 640), 90, np.uint8), box) is None
+def test_local_detection_finds_nothing_where_nothing_is(box):
+    assert LocalDetector()(np.full((480, 640), 90, np.uint8), box) is None
 
 
 @pytest.mark.parametrize(
@@ -68,31 +68,31 @@ def test_near_search_finds_nothing_where_nothing_is(box):
         ((20, 20, 1, 1), -0.4),
     ],
 )
-def test_cut_out_is_square_wherever_the_box_lies(box, margin):
+def test_a_crop_is_square_wherever_the_box_is(box, margin):
     frame = np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)
-    face = cut_out(frame, box, margin)
+    face = crop_face(frame, box, margin)
     side = max(1, round(box[2] * (1 + 2 * margin)))
     assert face.shape == (side, side, 3)
 
 
-def test_cut_out_repeats_the_edge():
+def test_a_crop_beyond_the_frame_repeats_its_edge():
     frame = np.arange(25, dtype=np.uint8).reshape(5, 5, 1).repeat(3, 2)
-    face = cut_out(frame, (-2, 1, 4, 4), 0.0)[:, :, 0]
+    face = crop_face(frame, (-2, 1, 4, 4), 0.0)[:, :, 0]
     assert face.tolist() == [[5, 5, 5, 6], [10, 10, 10, 11], [15, 15, 15, 16], [20, 20, 20, 21]]
-    assert np.array_equal(cut_out(frame, (0, 0, 5, 5), 0.0), frame)
+    assert np.array_equal(crop_face(frame, (0, 0, 5, 5), 0.0), frame)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (61, 61), (300, 300)])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_live_face_and_a_prepared_picture_are_the_same_tensor(tmp_path, size, mode):
-    """The preprocessing of the splits and of the live program is one and the same."""
+def test_a_live_face_and_a_prepared_image_are_the_same_tensor(tmp_path, size, mode):
+    """The splits and the live program share one preprocessing."""
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 255, (*size, 3), np.uint8)
     path = tmp_path / "face.png"
     Image.fromarray(pixels).convert(mode).save(path)
     prepared = preprocess(read_pixels(path))
     frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    live = as_input(cut_out(frame, (0, 0, *size), 0.0))
+    live = as_input(crop_face(frame, (0, 0, *size), 0.0))
     assert live.dtype == torch.float32 and live.shape == (1, 48, 48)
     if mode == "RGB":
         assert torch.equal(live, prepared)
@@ -100,27 +100,27 @@ def test_a_live_face_and_a_prepared_picture_are_the_same_tensor(tmp_path, size, 
         assert (live - prepared).abs().max() <= 1.01 / 127.5
 
 
-def test_overlap():
-    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
-    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3)
-    assert overlap((0, 0, 10, 10), (10, 0, 10, 10)) == 0
-    assert squared((10, 10, 30, 40)) == (7, 12, 35, 35)
+def test_iou():
+    assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert iou((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3)
+    assert iou((0, 0, 10, 10), (10, 0, 10, 10)) == 0
+    assert to_square((10, 10, 30, 40)) == (7, 12, 35, 35)
 
 
 def test_opencv_without_cascades(monkeypatch, tmp_path):
-    monkeypatch.setattr(faces.cv2.data, "haarcascades", str(tmp_path))
+    monkeypatch.setattr(detection.cv2.data, "haarcascades", str(tmp_path))
     with pytest.raises(
         UserError, match=r"is missing: OpenCV .* run: pip install 'opencv-python<5'"
     ):
         load_cascade()
-    monkeypatch.delattr(faces.cv2, "CascadeClassifier")
+    monkeypatch.delattr(detection.cv2, "CascadeClassifier")
     with pytest.raises(UserError, match="has no Haar cascades; run: pip install 'opencv-python<5'"):
         load_cascade()
 
 
 def test_damaged_cascade(monkeypatch, tmp_path):
-    (tmp_path / faces.CASCADE).write_text("<nothing/>")
-    monkeypatch.setattr(faces.cv2.data, "haarcascades", str(tmp_path))
+    (tmp_path / detection.CASCADE).write_text("<nothing/>")
+    monkeypatch.setattr(detection.cv2.data, "haarcascades", str(tmp_path))
     with pytest.raises(UserError, match="is damaged"):
         load_cascade()
 
@@ -140,15 +140,15 @@ def test_yunet_boxes_are_those_of_the_whole_frame(monkeypatch, tmp_path):
         def setInputSize(self, size):
             self.size = size
 
-        def detect(self, picture):
-            assert picture.shape[1::-1] == getattr(self, "size", (320, 320))
+        def detect(self, image):
+            assert image.shape[1::-1] == getattr(self, "size", (320, 320))
             return 1, np.array([[20.0, 30.0, 40.0, 48.0, *[0.0] * 11]], np.float32)
 
     class Factory:
         create = staticmethod(lambda *args: Network())
 
-    monkeypatch.setattr(faces.cv2, "FaceDetectorYN", Factory)
+    monkeypatch.setattr(detection.cv2, "FaceDetectorYN", Factory)
     (tmp_path / "yunet.onnx").write_bytes(b"stand-in")
     detector = YuNetDetector(tmp_path / "yunet.onnx")
     frame = np.zeros((480, 640, 3), np.uint8)
-    assert detector(frame, gray_of(frame)) == [squared((40, 60, 80, 96))]
+    assert detector(frame, gray_of(frame)) == [to_square((40, 60, 80, 96))]

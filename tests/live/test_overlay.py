@@ -1,18 +1,18 @@
-"""What is drawn can be read: on any ground, at any size, at the frame's edge, in a crowd."""
+"""The overlay is readable: on any image, at any size, at the frame's edge, with many faces."""
 
 import numpy as np
 import pytest
 
 from ferlab.data.splits import CLASS_NAMES
 from ferlab.live import overlay
-from ferlab.live.detection import overlap
+from ferlab.live.detection import iou
 from ferlab.live.overlay import GREY, PALETTE, draw, label_of
 from ferlab.live.tracking import Face
 
 
-def face(number, box, best="happy", share=0.9):
-    probs = np.full(7, (1 - share) / 6)
-    probs[CLASS_NAMES.index(best)] = share
+def face(number, box, best="happy", prob=0.9):
+    probs = np.full(7, (1 - prob) / 6)
+    probs[CLASS_NAMES.index(best)] = prob
     return Face(number, np.array(box, float), 0.0, 0.0, confirmed=True, probs=probs)
 
 
@@ -32,10 +32,10 @@ def placed(monkeypatch):
     return areas
 
 
-def test_the_frame_itself_is_left_alone():
+def test_the_frame_itself_is_not_changed():
     image = np.full((240, 320, 3), 90, np.uint8)
-    picture = drawn(image, [face(1, (100, 80, 90, 90))], status="30 frames/s", help_shown=True)
-    assert (image == 90).all() and picture.shape == image.shape and (picture != image).any()
+    result = drawn(image, [face(1, (100, 80, 90, 90))], status="30 frames/s", help_shown=True)
+    assert (image == 90).all() and result.shape == image.shape and (result != image).any()
 
 
 def luminance(colour):
@@ -45,8 +45,8 @@ def luminance(colour):
 
 
 @pytest.mark.parametrize("colour", [*PALETTE, GREY])
-def test_text_stands_out_from_its_ground(colour):
-    light, dark = sorted((luminance(colour), luminance(overlay._ink(colour))), reverse=True)
+def test_text_has_contrast_with_its_background(colour):
+    light, dark = sorted((luminance(colour), luminance(overlay._text_colour(colour))), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.5, "WCAG's contrast for small text"
 
 
@@ -63,7 +63,7 @@ def test_labels_lie_in_the_frame_and_apart(monkeypatch, size):
             assert x >= 0 and y >= 0 and y + h <= height
             assert x + w <= max(width, w)
             assert h >= 15, "tall enough to read"
-            assert not any(overlap(areas[index], other) for other in areas[:index])
+            assert not any(iou(areas[index], other) for other in areas[:index])
 
 
 @pytest.mark.parametrize(
@@ -80,37 +80,37 @@ def test_labels_lie_in_the_frame_and_apart(monkeypatch, size):
 @pytest.mark.parametrize("mirror", [False, True])
 def test_faces_of_any_kind_get_a_label(monkeypatch, box, mirror):
     areas = placed(monkeypatch)
-    picture = drawn(np.full((480, 640, 3), 128, np.uint8), [face(1, box)], mirror=mirror)
+    result = drawn(np.full((480, 640, 3), 128, np.uint8), [face(1, box)], mirror=mirror)
     (x, y, w, h) = areas[0]
     colour = PALETTE[CLASS_NAMES.index("happy")]
-    ground = (picture[y : y + h, x : x + w] == colour).all(2)
+    ground = (result[y : y + h, x : x + w] == colour).all(2)
     assert ground.mean() > 0.4 and x >= 0 and y >= 0 and x + w <= 640 and y + h <= 480
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 640), (480, 5)])
 def test_frames_of_any_size(size):
     image = np.zeros((*size, 3), np.uint8)
-    picture = drawn(image, [face(1, (0, 0, 30, 30))], status="1 frames/s", help_shown=True)
-    assert picture.shape == image.shape
+    result = drawn(image, [face(1, (0, 0, 30, 30))], status="1 frames/s", help_shown=True)
+    assert result.shape == image.shape
 
 
-def test_a_mirrored_picture_has_its_boxes_mirrored():
+def test_a_mirrored_image_has_its_boxes_mirrored():
     image = np.zeros((480, 640, 3), np.uint8)
     image[:, :320] = 60
-    picture = drawn(image, [face(1, (20, 100, 80, 80))], bars=False, mirror=True)
-    assert (picture[400, 500] == 60).all() and (picture[400, 100] == 0).all()
-    changed = np.abs(picture.astype(int) - image[:, ::-1]).sum(2).any(0).nonzero()[0]
+    result = drawn(image, [face(1, (20, 100, 80, 80))], bars=False, mirror=True)
+    assert (result[400, 500] == 60).all() and (result[400, 100] == 0).all()
+    changed = np.abs(result.astype(int) - image[:, ::-1]).sum(2).any(0).nonzero()[0]
     assert changed.min() > 500
 
 
-def test_bars_tell_the_probabilities():
+def test_bars_show_the_probabilities():
     image = np.zeros((480, 640, 3), np.uint8)
     lengths = {}
-    for share in (0.5, 1.0):
-        picture = drawn(image, [face(1, (100, 100, 160, 160), "sad", share)])
-        beside = picture[100:300, 270:]
+    for prob in (0.5, 1.0):
+        result = drawn(image, [face(1, (100, 100, 160, 160), "sad", prob)])
+        beside = result[100:300, 270:]
         colour = PALETTE[CLASS_NAMES.index("sad")]
-        lengths[share] = (beside == colour).all(2).sum(1).max()
+        lengths[prob] = (beside == colour).all(2).sum(1).max()
     assert lengths[0.5] == pytest.approx(lengths[1.0] / 2, abs=2) and lengths[1.0] > 40
     without = drawn(image, [face(1, (100, 100, 160, 160), "sad")], bars=False)
     assert not without[100:300, 270:].any()
@@ -120,9 +120,9 @@ def test_bars_cover_no_face():
     image = np.zeros((480, 640, 3), np.uint8)
     boxes = [(60, 150, 150, 150), (215, 150, 150, 150), (370, 150, 150, 150)]
     faces = [face(n, box) for n, box in enumerate(boxes)]
-    picture, plain = drawn(image, faces), drawn(image, faces, bars=False)
+    result, plain = drawn(image, faces), drawn(image, faces, bars=False)
     for x, y, w, h in boxes:
-        assert np.array_equal(picture[y : y + h, x : x + w], plain[y : y + h, x : x + w])
+        assert np.array_equal(result[y : y + h, x : x + w], plain[y : y + h, x : x + w])
 
 
 def test_unsure():

@@ -1,4 +1,4 @@
-"""What a live run leaves on disk."""
+"""Output files of a live run."""
 
 import csv
 import os
@@ -10,11 +10,11 @@ import pytest
 
 from ferlab.data.splits import CLASS_NAMES
 from ferlab.files import UserError
-from ferlab.live.recording import CODECS, FaceLog, VideoFile, write_picture
+from ferlab.live.recording import CODECS, FaceLog, VideoFile, write_image
 from ferlab.live.tracking import Face
 
 
-def picture(level, shape=(48, 64, 3)):
+def frame(level, shape=(48, 64, 3)):
     return np.full(shape, level, np.uint8)
 
 
@@ -29,9 +29,9 @@ def frames_of(path):
 
 @pytest.mark.parametrize("ending", CODECS)
 def test_every_kind_of_video_plays(tmp_path, ending):
-    video = VideoFile(tmp_path / f"v{ending}", 25.0, steady=False)
+    video = VideoFile(tmp_path / f"v{ending}", 25.0, real_time=False)
     for number in range(10):
-        video.write(picture(20 * number), number / 25)
+        video.write(frame(20 * number), number / 25)
         assert not (tmp_path / f"v{ending}").exists(), "it appears when it is whole"
     video.close()
     levels, rate = frames_of(tmp_path / f"v{ending}")
@@ -40,55 +40,55 @@ def test_every_kind_of_video_plays(tmp_path, ending):
     assert [path.name for path in tmp_path.iterdir()] == [f"v{ending}"]
 
 
-def test_a_live_video_runs_at_the_speed_of_life(tmp_path):
-    """Frames that come late are repeated, those that come too soon left out."""
-    video = VideoFile(tmp_path / "v.avi", 10.0, steady=True)
+def test_a_live_video_plays_in_real_time(tmp_path):
+    """Late frames are repeated, early ones dropped."""
+    video = VideoFile(tmp_path / "v.avi", 10.0, real_time=True)
     for time_s, level in ((5.0, 0), (5.1, 50), (5.4, 100), (5.41, 150), (5.5, 200)):
-        video.write(picture(level), time_s)
+        video.write(frame(level), time_s)
     video.close()
     levels, _ = frames_of(tmp_path / "v.avi")
     assert levels == pytest.approx([0, 50, 100, 100, 100, 200], abs=6)
 
 
-def test_a_pause_is_cut_out(tmp_path):
-    video = VideoFile(tmp_path / "v.avi", 10.0, steady=True)
+def test_a_pause_is_skipped(tmp_path):
+    video = VideoFile(tmp_path / "v.avi", 10.0, real_time=True)
     for time_s in (0.0, 0.1, 60.0, 60.1):
-        video.write(picture(90), time_s)
+        video.write(frame(90), time_s)
     video.close()
     assert len(frames_of(tmp_path / "v.avi")[0]) == 4
 
 
 def test_frames_that_change_their_size(tmp_path):
-    video = VideoFile(tmp_path / "v.avi", 10.0, steady=False)
-    video.write(picture(10), 0.0)
-    video.write(picture(200, (30, 90, 3)), 0.1)
+    video = VideoFile(tmp_path / "v.avi", 10.0, real_time=False)
+    video.write(frame(10), 0.0)
+    video.write(frame(200, (30, 90, 3)), 0.1)
     video.close()
     assert frames_of(tmp_path / "v.avi")[0] == pytest.approx([10, 200], abs=6)
 
 
-def test_a_video_without_frames_is_none(tmp_path):
-    VideoFile(tmp_path / "v.mp4", 10.0, steady=False).close()
+def test_without_frames_no_video_is_written(tmp_path):
+    VideoFile(tmp_path / "v.mp4", 10.0, real_time=False).close()
     assert not list(tmp_path.iterdir())
 
 
 def test_faults(tmp_path):
-    with pytest.raises(UserError, match=r"a video's name ends in \.mp4"):
-        VideoFile(tmp_path / "v.xyz", 30.0, steady=False)
+    with pytest.raises(UserError, match=r"the name of a video ends in \.mp4"):
+        VideoFile(tmp_path / "v.xyz", 30.0, real_time=False)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to folder"):
-        VideoFile(tmp_path / "file" / "v.mp4", 30.0, steady=False)
+        VideoFile(tmp_path / "file" / "v.mp4", 30.0, real_time=False)
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(UserError, match=r"folder\.mp4 is a folder; name a video file"):
-        VideoFile(tmp_path / "folder.mp4", 30.0, steady=False)
+        VideoFile(tmp_path / "folder.mp4", 30.0, real_time=False)
     with pytest.raises(UserError, match="cannot write"):
         FaceLog(tmp_path / "file" / "faces.csv", CLASS_NAMES)
-    with pytest.raises(UserError, match=r"a picture's name ends in \.png"):
-        write_picture(tmp_path / "picture.xyz", picture(1))
+    with pytest.raises(UserError, match=r"the name of an image ends in \.png"):
+        write_image(tmp_path / "image.xyz", frame(1))
 
 
 @pytest.mark.parametrize("ending", CODECS)
-def test_a_video_that_was_cut_short_is_told_of(tmp_path, ending):
-    video = VideoFile(tmp_path / f"v{ending}", 25.0, steady=False)
+def test_an_incomplete_video_is_reported(tmp_path, ending):
+    video = VideoFile(tmp_path / f"v{ending}", 25.0, real_time=False)
     for number in range(50):
         video.write(np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8), 0.0)
     before = video.temporary.stat().st_size
@@ -100,7 +100,9 @@ def test_a_video_that_was_cut_short_is_told_of(tmp_path, ending):
             os.truncate(video.temporary, before)
 
     video.writer = FullDisk()
-    with pytest.raises(UserError, match=f"v{ending} was cut short, as by a full disk"):
+    with pytest.raises(
+        UserError, match=f"v{ending} is incomplete, probably because the disk is full"
+    ):
         video.close()
     assert [path.name for path in tmp_path.iterdir()] == [video.temporary.name]
 
@@ -134,7 +136,7 @@ def test_the_log_is_on_disk_at_once(tmp_path):
     log.close()
 
 
-def test_pictures(tmp_path):
+def test_images(tmp_path):
     for ending in (".png", ".jpg", ".webp"):
-        write_picture(tmp_path / "new" / f"p{ending}", picture(77))
+        write_image(tmp_path / "new" / f"p{ending}", frame(77))
         assert cv2.imread(str(tmp_path / "new" / f"p{ending}")).mean() == pytest.approx(77, abs=2)

@@ -1,4 +1,4 @@
-"""Where frames come from: every kind of source, and cameras that misbehave."""
+"""Sources of frames: every kind, and cameras that fail."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from ferlab.live.sources import open_source
 
 
 class FakeCamera:
-    """A stand-in of `cv2.VideoCapture` that delivers what it is told to.
+    """A stand-in for `cv2.VideoCapture` that delivers scripted frames.
 
     Args:
         script: yields images, None for a failed read; ends as an unplugged camera.
@@ -81,7 +81,7 @@ def test_a_video_loses_no_frame_however_slow_its_reader(tmp_path):
     assert [frame.image.mean() for frame in frames] == pytest.approx(
         [10 * n for n in range(25)], abs=3
     )
-    assert source.fault is None
+    assert source.error is None
 
 
 def test_a_video_can_be_left_early(tmp_path):
@@ -92,20 +92,20 @@ def test_a_video_can_be_left_early(tmp_path):
     assert threading.active_count() == before
 
 
-def test_a_live_source_hands_over_the_newest_frame():
+def test_a_live_source_delivers_the_newest_frame():
     camera = FakeCamera((picture(n) for n in range(1000)), seconds=0.005)
     source = LiveSource("camera", lambda: camera, camera, 30)
     first = source.read(5)
     time.sleep(0.3)
     later = source.read(5)
     source.close()
-    assert later.number > first.number + 5, "frames in between are passed over"
-    assert time.perf_counter() - later.taken < 0.25
+    assert later.number > first.number + 5, "frames in between are skipped"
+    assert time.perf_counter() - later.read_at < 0.25
     assert later.image[0, 0, 0] == later.number % 256
     assert later.time_s > first.time_s
 
 
-def test_no_frame_is_handed_over_twice():
+def test_no_frame_is_delivered_twice():
     camera = FakeCamera((picture(n) for n in range(1000)), seconds=0.2)
     source = LiveSource("camera", lambda: camera, camera, 30)
     source.read(5)
@@ -113,7 +113,7 @@ def test_no_frame_is_handed_over_twice():
     source.close()
 
 
-def test_a_camera_that_drops_out_is_taken_up_again(monkeypatch):
+def test_a_camera_that_fails_for_a_while_is_reconnected(monkeypatch):
     monkeypatch.setattr(frames_module, "RETRY_SECONDS", 5)
     cameras = [
         FakeCamera(opened=False),
@@ -133,7 +133,7 @@ def test_a_camera_that_stays_away_ends_the_source(monkeypatch):
     monkeypatch.setattr(frames_module, "RETRY_SECONDS", 0.6)
     source = LiveSource("camera 0", FakeCamera, FakeCamera([picture(1)] * 3), 30)
     everything(source)
-    assert "camera 0 delivers no more frames" in str(source.fault)
+    assert "camera 0 delivers no more frames" in str(source.error)
 
 
 def test_odd_frames_of_a_camera():
@@ -152,7 +152,7 @@ def test_odd_frames_of_a_camera():
     assert as_bgr(None) is None
 
 
-def test_an_empty_frame_is_passed_over(monkeypatch):
+def test_an_empty_frame_is_skipped(monkeypatch):
     monkeypatch.setattr(frames_module, "RETRY_SECONDS", 0.5)
     empty = np.zeros((0, 0, 3), np.uint8)
     camera = FakeCamera([empty, picture(5), empty, empty, picture(6)], seconds=0.05)
@@ -181,7 +181,7 @@ def test_a_camera_gets_the_size_and_rate_asked_for(monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("7", "camera 7 cannot be opened; plug one in"), ("rtsp://nowhere/x", "check the address")],
+    [("7", "camera 7 cannot be opened; connect one"), ("rtsp://nowhere/x", "check the URL")],
 )
 def test_no_camera_no_stream(monkeypatch, text, part):
     monkeypatch.setattr(sources.cv2, "VideoCapture", lambda where: FakeCamera(opened=False))
@@ -189,7 +189,7 @@ def test_no_camera_no_stream(monkeypatch, text, part):
         open_source(text)
 
 
-def test_pictures(tmp_path, capsys):
+def test_images(tmp_path, capsys):
     for name in ("b.png", "a.jpg", "c.bmp"):
         cv2.imwrite(str(tmp_path / name), picture(100))
     (tmp_path / "d.png").write_bytes(b"no picture")
@@ -198,36 +198,36 @@ def test_pictures(tmp_path, capsys):
     source = open_source(str(tmp_path))
     assert source.stills and source.length == 5
     assert [frame.name[-5:] for frame in everything(source)] == ["a.jpg", "b.png", "c.bmp"]
-    assert capsys.readouterr().err.count("not a picture that OpenCV can read") == 2
+    assert capsys.readouterr().err.count("not an image that OpenCV can read") == 2
     (frame,) = everything(open_source(str(tmp_path / "b.png")))
     assert frame.image.shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])
-def test_a_broken_picture_is_a_fault(tmp_path, content):
+def test_a_damaged_image_is_an_error(tmp_path, content):
     (tmp_path / "d.png").write_bytes(content)
     source = open_source(str(tmp_path / "d.png"))
     assert everything(source) == []
-    assert "d.png is not a picture that OpenCV can read" in str(source.fault)
+    assert "d.png is not an image that OpenCV can read" in str(source.error)
 
 
-def test_whatever_stops_the_decoder_is_a_fault():
+def test_any_exception_of_the_decoder_is_reported():
     def frames():
         yield picture(5), ""
         raise MemoryError("too large")
 
     source = FileSource(frames(), 25.0, None, stills=False)
     assert len(everything(source)) == 1
-    assert isinstance(source.fault, MemoryError)
+    assert isinstance(source.error, MemoryError)
 
 
 def test_what_is_no_source(tmp_path):
     with pytest.raises(UserError, match=r"none\.mp4 is missing; --source takes"):
         open_source(str(tmp_path / "none.mp4"))
     (tmp_path / "empty.mp4").write_bytes(b"")
-    with pytest.raises(UserError, match=r"empty\.mp4 is no video that OpenCV can read"):
+    with pytest.raises(UserError, match=r"empty\.mp4 is not a video that OpenCV can read"):
         open_source(str(tmp_path / "empty.mp4"))
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match="contains no images"):
         open_source(str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Faces over time: ids, steadiness, smoothing."""
+"""Tracking: ids, smooth boxes, smooth probabilities."""
 
 import math
 
@@ -7,67 +7,67 @@ import numpy as np
 import pytest
 
 from conftest import drawn_frame
-from ferlab.live.detection import HaarDetector, NearSearch, overlap
-from ferlab.live.tracking import PATIENCE, TRUST, Face, Tracker
+from ferlab.live.detection import HaarDetector, LocalDetector, iou
+from ferlab.live.tracking import MAX_LOCAL, MAX_UNSEEN, Face, Tracker
 
 RATE = 30
 GRAY = np.zeros((480, 640), np.uint8)
 
 
 class Scene:
-    """Boxes of faces over time, and a search that finds them as the real one would."""
+    """Boxes of faces over time, and a stand-in for local detection."""
 
     def __init__(self):
         self.boxes = []
 
-    def search(self, gray, place):
-        near = [box for box in self.boxes if overlap(box, place) > 0.2]
-        return max(near, key=lambda box: overlap(box, place), default=None)
+    def detect(self, gray, place):
+        near = [box for box in self.boxes if iou(box, place) > 0.2]
+        return max(near, key=lambda box: iou(box, place), default=None)
 
 
 def play(scripts, frames, every=3, tracker=None, scene=None):
-    """Runs a tracker over scripted faces: functions of the frame, box or None.
+    """Runs a tracker over scripted faces: functions from the frame's number to a box or None.
 
-    Returns the found faces of each frame as `{id: box}`.
+    Returns the detected faces of each frame as `{id: box}`.
     """
     scene = scene or Scene()
-    tracker = tracker or Tracker(scene.search)
+    tracker = tracker or Tracker(scene.detect)
     seen = []
     for number in range(frames):
         scene.boxes = [box for script in scripts if (box := script(number))]
         detections = list(scene.boxes) if number % every == 0 else None
         faces = tracker.update(GRAY, detections, number / RATE)
-        seen.append({f.id: f.place() for f in faces if f.found_at == number / RATE})
+        seen.append({f.id: f.rounded_box() for f in faces if f.found_at == number / RATE})
     return seen
 
 
 def test_a_moving_face_keeps_its_id():
     seen = play([lambda n: (50 + 8 * n, 100 + 2 * n, 80, 80)], 40)
     assert all(set(faces) == {1} for faces in seen[1:])
-    assert overlap(seen[-1][1], (50 + 8 * 39, 100 + 2 * 39, 80, 80)) > 0.8
+    assert iou(seen[-1][1], (50 + 8 * 39, 100 + 2 * 39, 80, 80)) > 0.8
 
 
 def test_a_short_miss_keeps_the_id_and_a_long_one_does_not():
     def away(first, last):
         return lambda n: None if first <= n < last else (200, 100, 80, 80)
 
-    short = play([away(10, 10 + int(0.5 * PATIENCE * RATE))], 60)
+    short = play([away(10, 10 + int(0.5 * MAX_UNSEEN * RATE))], 60)
     assert {key for faces in short for key in faces} == {1}
-    assert short[12] == {}, "a face that is not found is not said to be"
-    long = play([away(10, 10 + int(2 * PATIENCE * RATE))], 90)
+    assert short[12] == {}, "a face that is not detected is not reported"
+    long = play([away(10, 10 + int(2 * MAX_UNSEEN * RATE))], 90)
     assert set(long[-1]) == {2}
 
 
-def test_a_slip_of_the_detector_is_not_shown():
+def test_a_single_false_detection_is_not_shown():
     seen = play([lambda n: (300, 200, 60, 60) if n == 9 else None], 30)
     assert not any(seen)
 
 
-def test_what_no_search_of_a_whole_frame_confirms_is_given_up():
+def test_a_track_without_whole_frame_detections_ends():
     scene = Scene()
-    tracker = Tracker(scene.search)
+    tracker = Tracker(scene.detect)
     play([lambda n: (300, 200, 60, 60)], 10, tracker=tracker, scene=scene)
-    for number in range(10, 10 + int(2 * TRUST * RATE)):
+    for number in range(10, 10 + int(2 * MAX_LOCAL * RATE)):
         detections = [] if number % 3 == 0 else None
         faces = tracker.update(GRAY, detections, number / RATE)
     assert not faces
@@ -81,7 +81,7 @@ def test_ids_stay_while_two_faces_cross():
 
     def behind(n):
         box = (540 - 6 * n, 110, 80, 80)
-        return None if overlap(box, front(n)) > 0.35 else box
+        return None if iou(box, front(n)) > 0.35 else box
 
     seen = play([front, behind], 84)
     left, right = (
@@ -93,19 +93,19 @@ def test_ids_stay_while_two_faces_cross():
 
 
 def test_ids_stay_while_two_drawn_faces_cross():
-    """The same through the real searches, on pictures."""
-    detector, tracker, frames = HaarDetector(), Tracker(NearSearch()), 70
+    """The same with the real detectors, on drawn frames."""
+    detector, tracker, frames = HaarDetector(), Tracker(LocalDetector()), 70
     last = {}
     for number in range(frames):
-        share = number / (frames - 1)
+        progress = number / (frames - 1)
         frame, boxes = drawn_frame(
-            [(110 + 420 * share, 190, 62), (530 - 420 * share, 300, 62)], people=(3, 8)
+            [(110 + 420 * progress, 190, 62), (530 - 420 * progress, 300, 62)], people=(3, 8)
         )
         gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         detections = detector(frame, gray) if number % 3 == 0 else None
         for face in tracker.update(gray, detections, number / RATE):
             for index, box in enumerate(boxes):
-                if face.found_at == number / RATE and overlap(face.place(), box) > 0.4:
+                if face.found_at == number / RATE and iou(face.rounded_box(), box) > 0.4:
                     last.setdefault(index, []).append(face.id)
     assert all(len(set(ids)) == 1 and len(ids) > 0.8 * frames for ids in last.values()), last
     assert last[0][0] != last[1][0]
@@ -116,7 +116,7 @@ def test_two_faces_never_become_one():
     assert all(len(faces) == 2 for faces in seen[2:])
 
 
-def test_boxes_are_steadier_than_the_detector():
+def test_boxes_are_smoother_than_the_detections():
     rng = np.random.default_rng(0)
     raw = [
         (200 + int(rng.integers(-6, 7)), 100, 80 + int(rng.integers(-6, 7)), 80) for _ in range(60)

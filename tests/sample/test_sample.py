@@ -8,7 +8,7 @@ import pytest
 
 from ferlab.data.splits import CLASS_NAMES
 from ferlab.files import UserError
-from ferlab.live.detection import load_cascade, overlap
+from ferlab.live.detection import iou, load_cascade
 from ferlab.sample import dataset as sample_dataset
 from ferlab.sample.dataset import (
     CLIP_PERSON,
@@ -186,6 +186,6 @@ def test_haar_finds_the_clips_face(tmp_path):
         found = cascade.detectMultiScale(
             cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), 1.1, 5, minSize=(30, 30)
         )
-        hits += any(overlap(box, [int(row[key]) for key in "xywh"]) > 0.5 for box in found)
+        hits += any(iou(box, [int(row[key]) for key in "xywh"]) > 0.5 for box in found)
     assert frames == len(truth)
     assert looked > 80 and hits / looked >= 0.95
