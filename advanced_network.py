@@ -26,6 +26,7 @@ PRESETS = {
     "default": {"epochs": 36, "widths": [64, 128, 256], "blocks": 2, "stem_stride": 2},
     "best": {"epochs": 120, "widths": [48, 96, 192, 288], "blocks": 2, "stem_stride": 1},
 }
+STEM_WIDTH = 16  # channels of the first convolution, at full resolution
 MOST_STAGES = 5  # each but the first halves the images, from 24x24 or 16x16 down to one pixel
 
 
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--stem-stride",
         type=int,
         choices=(1, 2),
-        help="stride of the first convolution; 2 halves the images, 1 takes four times as long",
+        help="stride of the second convolution; 2 halves the images, 1 takes four times as long",
     )
     add("--dropout", type=cli.fraction, default=0.2, help="dropout before the last layer")
     add(
@@ -110,7 +111,7 @@ class CNN(nn.Module):
         classes: number of classes.
         widths: channels of the stages; all but the first halve height and width.
         blocks: residual blocks in each stage.
-        stem_stride: 2 halves the images in the first convolution, 1 does not.
+        stem_stride: 2 halves the images in the second convolution, 1 does not.
         dropout: fraction of the features that are zeroed before the last layer in training.
     """
 
@@ -125,7 +126,10 @@ class CNN(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(
             nn.InstanceNorm2d(1, eps=0.01),  # eps: keeps the noise of uniform images small
-            nn.Conv2d(1, widths[0], 5, stem_stride, padding=2, bias=False),
+            nn.Conv2d(1, STEM_WIDTH, 3, padding=1, bias=False),
+            nn.BatchNorm2d(STEM_WIDTH),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(STEM_WIDTH, widths[0], 3, stem_stride, padding=1, bias=False),
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         )

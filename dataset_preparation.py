@@ -141,8 +141,10 @@ def summary(description: dict) -> str:
     standing = "left in two splits" if duplicates["kept"] else removed or "none"
     lines.append(f"duplicates across splits removed: {standing}")
     for split, count in duplicates["in_train"].items():
-        of, verb = splits[split]["images"], "are" if duplicates["kept"] else "were"
-        lines.append(f"  {count:,} of {split}'s {of:,} {verb} also in train ({count / of:.1%})")
+        images, verb = splits[split]["images"], "are" if duplicates["kept"] else "were"
+        lines.append(
+            f"  {count:,} of {split}'s {images:,} images {verb} also in train ({count / images:.1%})"
+        )
     lines.append(f"identical images with different labels: {len(duplicates['conflicts'])} groups")
     lines.append(f"skipped: {len(description['skipped'])} images")
     lines += [f"  {entry['file']}: {entry['reason']}" for entry in description["skipped"][:SHOWN]]
