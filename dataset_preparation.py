@@ -143,7 +143,8 @@ def summary(description: dict) -> str:
     for split, count in duplicates["in_train"].items():
         images, verb = splits[split]["images"], "are" if duplicates["kept"] else "were"
         lines.append(
-            f"  {count:,} of {split}'s {images:,} images {verb} also in train ({count / images:.1%})"
+            f"  {count:,} of the {images:,} images of {split} {verb} also in train"
+            f" ({count / images:.1%})"
         )
     lines.append(f"identical images with different labels: {len(duplicates['conflicts'])} groups")
     lines.append(f"skipped: {len(description['skipped'])} images")
