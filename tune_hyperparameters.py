@@ -1,16 +1,15 @@
 """Tuning: searches a script's hyperparameters for the highest accuracy on val, with Optuna.
 
-    python tune_hyperparameters.py basic_nn.py --trials 20 --epochs 10
-    python tune_hyperparameters.py advanced_network.py --trials 40 --epochs 20 --dropout 0
+    python tune_hyperparameters.py basic_nn.py --trials 20 --epochs 10 --dropout 0
 
 Each trial trains the script's model with other values of its flags; the first with its defaults.
 After a fifth of the epochs, and after three fifths, only the best third of the trials continues
 (successive halving). Flags that are not listed below go to the script, as --dropout above, and are
 not searched.
 
-After Ctrl-C or a kill, the same command continues the study. Several processes may run it at once;
-on one CPU, divide the cores among them (OMP_NUM_THREADS=1). The result is a command to paste. Its
-val accuracy is the best of many, so it is optimistic. The test split is never read here.
+After Ctrl-C or a kill, the same command continues the study; several processes may run it at once.
+The result is a command to paste. Its val accuracy is the best of many, so it is optimistic. The
+test split is never read here.
 """
 
 import argparse
@@ -38,7 +37,6 @@ NOT_TASK = ("data_dir", "results_dir", "device", "quiet")  # flags that do not c
 class Job:
     """What all trials of a study have in common."""
 
-    script: str  # file name of the tuned script
     module: ModuleType  # the script, imported
     parser: argparse.ArgumentParser  # of the script
     flags: list[str]  # that the script gets in every trial
@@ -52,13 +50,18 @@ def parser() -> argparse.ArgumentParser:
     result.allow_abbrev = False  # an unknown flag goes to the script as it is
     add = result.add_argument
     add("script", choices=tuple(SEARCH), help="script to tune")
-    add("--trials", type=cli.positive(int), default=20, help="trials in the study, all processes")
-    add("--timeout", type=cli.positive(float), metavar="MINUTES", help="start no trial after that")
+    add("--trials", type=cli.positive(int), default=20, help="number of trials in the study")
+    add(
+        "--timeout",
+        type=cli.positive(float),
+        metavar="MINUTES",
+        help="time after which no trial starts",
+    )
     add("--epochs", type=cli.positive(int), help="epochs of a trial (default: the script's)")
     add("--storage", help="SQLite file or database URL (default: tuning/ in --results-dir)")
     add("--study", help="name of the study in the storage (default: the model's name)")
     add("--data-dir", type=Path, default=cli.DATA_DIR, help="folder of the split files")
-    add("--results-dir", type=Path, default=cli.RESULTS_DIR, help="results go to its tuning/")
+    add("--results-dir", type=Path, default=cli.RESULTS_DIR, help="folder; writes to its tuning/")
     add("--seed", type=cli.seed, default=0, help="seed of the search and of each trial")
     add("--device", choices=cli.DEVICES, default="auto", help="device to compute on")
     add("--quiet", action="store_true", help="print no progress bar and no line per trial")
@@ -80,15 +83,14 @@ def make_job(args: argparse.Namespace, extra: list[str]) -> Job:
     if own.evaluate or own.resume:
         script_parser.error("a trial takes no --evaluate and no --resume")
     given = {word.split("=")[0].removeprefix("--") for word in extra if word.startswith("--")}
-    given |= set() if own.augment else {"augment-strength"}
     defaults = {}
     for name in SEARCH[args.script]:
         value = getattr(own, name.replace("-", "_"))
-        if name not in given:
+        if name not in given and (own.augment or name != "augment-strength"):
             defaults[name] = " ".join(map(str, value)) if isinstance(value, list) else float(value)
     if not defaults:
         script_parser.error("these flags leave nothing to search")
-    return Job(args.script, module, script_parser, flags, own, defaults)
+    return Job(module, script_parser, flags, own, defaults)
 
 
 def train(trial, job: Job, flags: list[str], splits: dict, device, bar) -> float:
@@ -100,7 +102,7 @@ def train(trial, job: Job, flags: list[str], splits: dict, device, bar) -> float
     from optuna import TrialPruned
 
     from ferlab import stage
-    from ferlab.training.device import describe_machine, precision_name
+    from ferlab.training.device import precision_name
     from ferlab.training.trainer import Trainer
 
     args = job.parser.parse_args([*job.flags, *flags])
@@ -109,7 +111,6 @@ def train(trial, job: Job, flags: list[str], splits: dict, device, bar) -> float
     classes = len(splits["train"].class_names)
     network = stage.new_network(setup, classes, args.seed, device)
     trainer = Trainer(network, splits["train"], recipe, setup.config)
-    trial.set_user_attr("machine", describe_machine(device)["device_name"])
     for epoch in range(1, recipe.epochs + 1):
         bar.set_description(f"trial {trial.number}, epoch {epoch} of {recipe.epochs}")
         try:
@@ -149,10 +150,11 @@ def search(study, job: Job, splits: dict, args: argparse.Namespace) -> None:
         if not args.quiet:
             bar.write(tuning.trial_line(trial))
 
-    if bar.n < args.trials:
-        seconds = args.timeout and 60 * args.timeout
-        enough = MaxTrialsCallback(args.trials, tuning.DONE)
-        study.optimize(objective, timeout=seconds, callbacks=[enough, show])
+    seconds = args.timeout and 60 * args.timeout
+    enough = MaxTrialsCallback(args.trials, tuning.DONE)
+    with bar:
+        if bar.n < args.trials:
+            study.optimize(objective, timeout=seconds, callbacks=[enough, show])
 
 
 @cli.command
@@ -171,11 +173,9 @@ def main(argv: list[str] | None = None) -> int:
     name, place = args.study or setup.name, tuning.shown(storage)
     rung, wanted = max(1, round(job.args.epochs / 5)), ("train", "val")
     splits = stage.load_splits(args.data_dir, required=wanted, wanted=wanted)
-    task = {"script": job.script, "searched": list(job.defaults), "network": setup.config}
-    task |= setup.recipe | {
-        name: value for name, value in vars(job.args).items() if name not in NOT_TASK
-    }
-    task |= {f"{name} split": split.digest() for name, split in splits.items()}
+    task = {"script": args.script, "searched": list(job.defaults), "network": setup.config}
+    flags = {flag: value for flag, value in vars(job.args).items() if flag not in NOT_TASK}
+    task |= setup.recipe | flags | {f"{name} split": splits[name].digest() for name in wanted}
     study = tuning.open_study(storage, name, task, job.defaults, rung)
     try:
         search(study, job, splits, args)
@@ -187,8 +187,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{place}: {fault}; once mended, the same command continues") from error
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
     facts = {"study": f"{name} in {place}", "data": f"{args.data_dir}: {sizes}; test was not read"}
-    facts["epochs"] = f"{job.args.epochs} in a complete trial, first comparison after {rung}"
-    command = ["python", job.script, *job.flags, "--results-dir", f"{args.results_dir / 'tuned'}"]
+    command = ["python", args.script, *job.flags, "--results-dir", f"{args.results_dir / 'tuned'}"]
     text = tuning.report(study, facts, command, job.defaults, rung, len(splits["val"]))
     if not args.quiet:
         print(text)
