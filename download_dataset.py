@@ -1,183 +1,39 @@
-"""Gets the dataset: from Kaggle without an account, from a zip on disk, or drawn by code.
+"""Downloads the dataset from Kaggle without an account, and the FER+ votes from GitHub.
 
-    python download_dataset.py                   # Kaggle, about 120 MB
+    python download_dataset.py                   # Kaggle, about 120 MB, and 1.6 MB of votes
     python download_dataset.py --archive face-expression-recognition-dataset.zip
+    python download_dataset.py --archive FILE.zip --votes fer2013new.csv    # without a network
     python download_dataset.py --sample          # drawn faces, into data/sample
 
-Unpacks to `data/face-expression-recognition-dataset/images/train/<class>/*.jpg` and so on. What is
-complete is left alone; `--force` makes it anew. An interrupted download goes on where it was.
+Writes `data/face-expression-recognition-dataset/images/train/<class>/*.jpg` and so on, and
+`data/fer2013new.csv`: what ten raters saw in each image (microsoft/FERPlus, MIT licence). What is
+complete is kept; `--force` makes it again. The same command resumes an interrupted download.
 """
 
-import os
-import re
+import argparse
+import http.client
 import shutil
-import subprocess
 import sys
-import zipfile
-import zlib
+import urllib.request
 from collections import Counter
-from pathlib import Path, PurePosixPath
-
-from tqdm import tqdm
+from pathlib import Path
 
 from ferlab import cli
-from ferlab.files import UserError, require_writable, told_of
+from ferlab.data.archive import replace_folder, unpack
+from ferlab.data.kaggle_client import NAME, fetch_from_kaggle
+from ferlab.files import UserError, atomic_path, require_writable, told_of
 
-DATASET = "jonathanoheix/face-expression-recognition-dataset"
-NAME = DATASET.split("/")[1]
 SPLITS = ("train", "validation", "valid", "val", "test")
-BY_HAND = (
-    f"or fetch the zip from kaggle.com/datasets/{DATASET} by hand and run: "
-    "python download_dataset.py --archive FILE.zip"
+VOTES_NAME = "fer2013new.csv"
+VOTES_URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{VOTES_NAME}"
+VOTES_HEADER = (
+    "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 )
-FAULTS = (  # what Kaggle's client prints, the telling ones first, and what it means
-    (r"No module named", "kaggle is not fully installed; run: pip install -r requirements.txt"),
-    (r"kaggle\.json", "this kaggle client wants a login; run: pip install 'kaggle>=2'"),
-    (r"\b404\b|resource was not found", f"Kaggle has no dataset {DATASET}; {BY_HAND}"),
-    (r"\b403\b|don't have access", f"Kaggle refused the download; try later, {BY_HAND}"),
-    (r"\b429\b|rate limited|Kaggle's side", f"Kaggle is busy; try again later, {BY_HAND}"),
-    (r"No space left", "the disk is full; free some space and run the same command again"),
-    (
-        r"Connect|ReadTimeout|ProxyError|Max retries|IncompleteRead",
-        f"the connection to Kaggle failed; run the same command again to go on, {BY_HAND}",
-    ),
-    # Printed in front of every message where nobody is logged in, so it tells least.
-    (r"\b401\b|Authentication required", f"Kaggle refused the login; mend or remove it, {BY_HAND}"),
-)
-
-
-def fetch_from_kaggle(folder: Path, force: bool) -> Path:
-    """Downloads the dataset's zip into `folder` with Kaggle's own client; returns its path.
-
-    The client shows its progress, retries, and goes on with the partial file of an earlier run.
-
-    Raises:
-        UserError: it failed.
-    """
-    command = [sys.executable, "-m", "kaggle", "datasets", "download", DATASET, "-p", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--force"] if force else command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        output = _show_progress(process.stdout.fileno())
-        status = process.wait()
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt("run the same command again to go on") from interrupt
-    finally:
-        process.terminate()
-        process.wait()
-    archive = folder / f"{NAME}.zip"
-    if status != 0 or not archive.is_file():
-        raise UserError(explain([line for line in output if line]))
-    return archive
-
-
-def explain(output: list[str]) -> str:
-    """Returns one line on why Kaggle's client failed, from the lines it printed."""
-    for pattern, meaning in FAULTS:
-        for line in reversed(output):
-            if re.search(pattern, line):
-                return f"{meaning} (Kaggle's client: {line[:160]})"
-    last = output[-1] if output else "no message"
-    return f"Kaggle's client failed: {last[:160]}; try again, {BY_HAND}"
-
-
-def _show_progress(descriptor: int) -> list[str]:
-    """Passes progress bars (text after a carriage return) on to stderr; returns all other lines."""
-    lines, pending = [], ""
-    while chunk := os.read(descriptor, 4096):
-        *done, pending = re.split(r"(?<=\n)|(?=\r)", pending + chunk.decode(errors="replace"))
-        for piece in done:
-            if piece.startswith("\r"):
-                sys.stderr.write(piece)
-                sys.stderr.flush()
-            else:
-                lines.append(piece.rstrip())
-    return [*lines, pending.strip()]
-
-
-def unpack(archive: Path, target: Path) -> None:
-    """Unpacks the dataset's zip to the folder `target`, which appears when it is complete.
-
-    Raises:
-        UserError: not a zip, not this dataset, damaged, entries that climb out, or a full disk.
-    """
-    if not archive.is_file():
-        raise UserError(f"{archive} is missing; name an existing zip with --archive")
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with zipfile.ZipFile(archive) as source:
-            entries = wanted_entries(source, archive)
-            need, free = sum(e.file_size for e in entries), shutil.disk_usage(target.parent).free
-            if need > free:
-                raise UserError(
-                    f"{target} needs {need >> 20} MB and the disk has {free >> 20} MB free; "
-                    "free some space, or choose another --data-dir"
-                )
-            for folder in {path_of(entry).parent for entry in entries}:
-                (temporary / folder).mkdir(parents=True, exist_ok=True)
-            for entry in tqdm(entries, unit="file", desc="unpacking"):
-                (temporary / path_of(entry)).write_bytes(source.read(entry))
-        replace_folder(temporary, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise UserError(
-            f"{archive} is damaged or not a zip ({error}); get it again with: "
-            "python download_dataset.py --force"
-        ) from error
-    except OSError as error:
-        raise UserError(f"cannot unpack {archive} to {target}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def path_of(entry: zipfile.ZipInfo) -> PurePosixPath:
-    """Returns an entry's path; some programs on Windows write backslashes into a zip."""
-    return PurePosixPath(entry.filename.replace("\\", "/"))
-
-
-def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
-    """Returns the files to unpack: no system files, no nested second copy `images/images/`.
-
-    Raises:
-        UserError: the zip is of something else, or a name in it leaves the folder.
-    """
-    wanted, split_folders = [], set()
-    for entry in source.infolist():
-        path = path_of(entry)
-        if not path.parts:  # "./", the folder itself, as some programs write it
-            continue
-        is_link = (entry.external_attr >> 16) & 0o170000 == 0o120000
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or is_link:
-            raise UserError(f"{archive}: entry {entry.filename!r} leaves the folder; not unpacked")
-        junk = path.parts[0] == "__MACOSX" or path.name == ".DS_Store"
-        is_folder = entry.filename.endswith(("/", "\\"))
-        if is_folder or junk or path.parts[:2] == ("images", "images"):
-            continue
-        split_folders.update(path.parts[-3:-2])
-        wanted.append(entry)
-    if not split_folders & {"train", "test"}:
-        raise UserError(
-            f"{archive} holds no train/<class>/ pictures: it is not {NAME}; "
-            "get that with: python download_dataset.py"
-        )
-    return wanted
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Renames `new` to `target`, which may exist; there is no moment with a half of it."""
-    old = target.with_name(f".{target.name}.old.tmp")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+VOTES_TIMEOUT = 20  # seconds without an answer
 
 
 def draw_sample(target: Path) -> None:
-    """Draws the sample dataset and its clip to the folder `target`."""
+    """Draws the sample dataset and its video to the folder `target`."""
     from ferlab.sample.dataset import write_sample_clip, write_sample_dataset
 
     temporary = target.with_name(f".{target.name}.tmp")
@@ -191,8 +47,66 @@ def draw_sample(target: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def add_votes(path: Path, source: Path | None, force: bool) -> None:
+    """Writes FER+'s table of votes to `path`: a copy of `source`, else a download.
+
+    A table that is there is kept, unless `source` or `force` asks for another. Where the download
+    fails, a warning is printed and the dataset can be used without votes.
+
+    Raises:
+        UserError: `source` is missing or no such table, or `path` cannot be written.
+    """
+    if source:
+        content = read_votes(source)
+    elif path.is_file() and not force:
+        return
+    else:
+        try:
+            with urllib.request.urlopen(VOTES_URL, timeout=VOTES_TIMEOUT) as response:
+                content = response.read()
+            if not is_votes_table(content):
+                raise OSError("the answer is not FER+'s table")
+        except (OSError, http.client.HTTPException) as error:
+            if path.is_file():
+                effect = f"the older {path} is kept"
+            else:
+                effect = (
+                    f"without {path}, models are evaluated on the labels only and cannot be "
+                    "trained with --targets votes; to add the votes later, run this command "
+                    f"again, or get {VOTES_URL} another way and give it with --votes FILE"
+                )
+            print(f"warning: the votes are not downloaded ({error}): {effect}", file=sys.stderr)
+            return
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    print(f"wrote {path}")
+
+
+def read_votes(path: Path) -> bytes:
+    """Returns the content of a votes file, checked by its header.
+
+    Raises:
+        UserError: it cannot be read, or is no such table.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; get it from {VOTES_URL}") from error
+    if not is_votes_table(content):
+        raise UserError(
+            f"{path} is not FER+'s table of votes: its first line is not {VOTES_HEADER}; "
+            f"get it from {VOTES_URL}"
+        )
+    return content
+
+
+def is_votes_table(content: bytes) -> bool:
+    """Whether the first line is the header of FER+'s table."""
+    return content.split(b"\n", 1)[0].rstrip(b"\r") == VOTES_HEADER.encode()
+
+
 def summary(folder: Path) -> str:
-    """Returns a table of the pictures per split and class."""
+    """Returns a table of the number of images per split and class."""
     root = folder / "images" if (folder / "images").is_dir() else folder
     splits = [name for name in SPLITS if (root / name).is_dir()]
     counts = {s: Counter(path.parent.name for path in (root / s).glob("*/*")) for s in splits}
@@ -204,20 +118,42 @@ def summary(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Returns the script's parser."""
+    result = cli.parser(__doc__)
+    source = result.add_mutually_exclusive_group()
+    source.add_argument(
+        "--archive", type=Path, metavar="ZIP", help="zip to unpack instead of downloading one"
+    )
+    source.add_argument(
+        "--sample", action="store_true", help="draw the sample images and a video, without votes"
+    )
+    result.add_argument(
+        "--votes",
+        type=Path,
+        metavar="FILE",
+        help=f"FER+'s {VOTES_NAME}, to copy instead of downloading it",
+    )
+    result.add_argument("--data-dir", type=Path, default=Path("data"), help="folder to write to")
+    result.add_argument(
+        "--force", action="store_true", help="download, unpack or draw again what is complete"
+    )
+    return result
+
+
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
-    parser = cli.parser(__doc__)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--archive", type=Path, help="unpack this zip instead of downloading")
-    source.add_argument("--sample", action="store_true", help="draw the sample faces and a clip")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="the parent folder")
-    parser.add_argument("--force", action="store_true", help="redo what is complete")
-    args = parser.parse_args(argv)
+    arguments = parser()
+    args = arguments.parse_args(argv)
+    if args.sample and args.votes:
+        arguments.error("argument --votes: not allowed with argument --sample")
+    if args.votes:
+        read_votes(args.votes)  # a wrong file is reported before a long download
 
     target = args.data_dir / ("sample" if args.sample else NAME)
     if target.is_dir() and not args.force:
-        print(f"{target} is complete; --force makes it anew")
+        print(f"{target} is complete; --force makes it again")
     else:
         require_writable(args.data_dir)
         if args.sample:
@@ -228,6 +164,8 @@ def main(argv: list[str] | None = None) -> int:
             archive = fetch_from_kaggle(args.data_dir, args.force)
             unpack(archive, target)
             archive.unlink()
+    if not args.sample:
+        add_votes(args.data_dir / VOTES_NAME, args.votes, args.force)
     print(summary(target))
     flags = f" --source {target} --data-dir processed_data/sample" if args.sample else ""
     print(f"wrote {target}; next: python dataset_preparation.py{flags}")

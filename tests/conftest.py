@@ -17,6 +17,7 @@ from ferlab.sample.faces import draw_face, random_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_ARCHIVE = ROOT.parent / "shared" / "data" / "face-expression-recognition-dataset.zip"
+REAL_VOTES = REAL_ARCHIVE.with_name("fer2013new.csv")
 
 
 def pytest_configure() -> None:
@@ -35,6 +36,14 @@ def real_archive() -> Path:
     if not REAL_ARCHIVE.is_file():
         pytest.skip("the real dataset is not on this machine")
     return REAL_ARCHIVE
+
+
+@pytest.fixture(scope="session")
+def real_votes() -> Path:
+    """FER+'s table of votes; skips where it is not at hand."""
+    if not REAL_VOTES.is_file():
+        pytest.skip("FER+'s votes are not on this machine")
+    return REAL_VOTES
 
 
 def striped_face(label: int, rng: np.random.Generator, size: int = 48) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Getting the dataset: zips of every kind, and Kaggle's real client against a local stand-in."""
+"""Downloading: zips of every kind, votes, and Kaggle's real client against a local stand-in."""
 
 import http.server
 import io
@@ -19,6 +19,16 @@ from conftest import ROOT, assert_one_line_error
 from ferlab.data.splits import CLASS_NAMES
 
 NAME = download_dataset.NAME
+VOTES = download_dataset.VOTES_NAME
+NO_SERVER = "http://127.0.0.1:1/votes.csv"
+TABLE = f"{download_dataset.VOTES_HEADER}\nTraining,fer0000000.png,4,0,0,1,3,2,0,0,0,0\n".encode()
+
+
+@pytest.fixture(autouse=True)
+def no_votes_from_the_internet(monkeypatch):
+    """Lets the download of votes fail at once, except where a test has its own server."""
+    monkeypatch.setattr(download_dataset, "VOTES_URL", NO_SERVER)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 def make_zip(path, extra=(), nested=True, size=40):
@@ -90,7 +100,7 @@ def test_complete_is_skipped_and_force_redoes(capsys, archive, tmp_path):
     first = content(data / NAME)
     make_zip(archive)
     assert run("--archive", archive, "--data-dir", data) == 0
-    assert "is complete; --force makes it anew" in capsys.readouterr().out
+    assert "is complete; --force makes it again" in capsys.readouterr().out
     assert content(data / NAME) == first
     assert run("--archive", archive, "--data-dir", data, "--force") == 0
     assert content(data / NAME) != first
@@ -161,7 +171,7 @@ def test_foreign_and_missing_zip(capsys, tmp_path):
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("letters/a.txt", "a")
     line = refused(capsys, "--archive", other, "--data-dir", tmp_path / "data")
-    assert "holds no train/<class>/ pictures" in line
+    assert "has no train/<class>/ images" in line
     line = refused(capsys, "--archive", tmp_path / "none.zip", "--data-dir", tmp_path / "data")
     assert "none.zip is missing" in line
 
@@ -198,7 +208,7 @@ def test_leftovers_of_a_killed_run_do_not_count(archive, tmp_path):
 
 
 def test_sample(capsys, tmp_path, monkeypatch):
-    from ferlab import sample_dataset
+    from ferlab.sample import dataset as sample_dataset
 
     monkeypatch.setattr(sample_dataset, "HOLD", 1)
     whole = sample_dataset.write_sample_dataset
@@ -219,6 +229,136 @@ def test_sample(capsys, tmp_path, monkeypatch):
     assert "No space left" in refused(capsys, "--sample", "--data-dir", tmp_path, "--force")
     assert (tmp_path / "sample" / "clip.csv").exists(), "the older sample stays"
     assert [p.name for p in tmp_path.iterdir()] == ["sample"]
+
+
+# -- the raters' votes ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def votes_server(monkeypatch):
+    """A stand-in for GitHub: answers `server.answer` = (status, body, announced length)."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            status, body, length = self.server.answer
+            self.send_response(status)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.answer = (200, TABLE, len(TABLE))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/{VOTES}"
+    monkeypatch.setattr(download_dataset, "VOTES_URL", address)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def warning(capsys):
+    """Returns the one warning on stderr."""
+    lines = [x for x in capsys.readouterr().err.splitlines() if "warning: " in x]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_votes_are_downloaded_beside_the_dataset(capsys, votes_server, archive, tmp_path):
+    data = tmp_path / "data"
+    assert run("--archive", archive, "--data-dir", data) == 0
+    assert (data / VOTES).read_bytes() == TABLE
+    captured = capsys.readouterr()
+    assert "warning" not in captured.err
+    last = captured.out.splitlines()[-1]
+    assert last == f"wrote {data / NAME}; next: python dataset_preparation.py"
+    assert sorted(p.name for p in data.iterdir()) == [NAME, VOTES]
+
+
+def test_votes_that_are_there_are_kept_without_force(capsys, votes_server, archive, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    older = TABLE + TABLE.splitlines(keepends=True)[1]
+    (data / VOTES).write_bytes(older)
+    assert run("--archive", archive, "--data-dir", data) == 0
+    assert (data / VOTES).read_bytes() == older
+    assert run("--archive", archive, "--data-dir", data, "--force") == 0
+    assert (data / VOTES).read_bytes() == TABLE
+    (data / VOTES).write_bytes(older)
+    votes_server.answer = (503, b"", 0)
+    assert run("--archive", archive, "--data-dir", data, "--force") == 0
+    assert (data / VOTES).read_bytes() == older
+    assert "is kept" in warning(capsys)
+
+
+def test_votes_missing_beside_a_complete_dataset_are_added(votes_server, archive, tmp_path):
+    data = tmp_path / "data"
+    votes_server.answer = (503, b"", 0)
+    assert run("--archive", archive, "--data-dir", data) == 0
+    assert not (data / VOTES).exists()
+    votes_server.answer = (200, TABLE, len(TABLE))
+    assert run("--data-dir", data) == 0
+    assert (data / VOTES).read_bytes() == TABLE
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((404, b"404: Not Found", 14), "404"),
+        ((200, TABLE, 2 * len(TABLE)), "IncompleteRead"),
+        ((200, TABLE[:40], 40), "not FER+'s table"),
+        ((200, b"<html>log in first</html>", 25), "not FER+'s table"),
+        ((200, b"", 0), "not FER+'s table"),
+    ],
+)
+def test_votes_that_do_not_come(capsys, votes_server, archive, tmp_path, answer, reason):
+    votes_server.answer = answer
+    assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
+    line = warning(capsys)
+    assert reason in line and "--targets votes" in line and "--votes FILE" in line
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [NAME]
+
+
+def test_votes_without_a_network(capsys, archive, tmp_path):
+    assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
+    assert "Connection refused" in warning(capsys)
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [NAME]
+
+
+def test_votes_at_hand(capsys, archive, tmp_path):
+    data, table = tmp_path / "data", tmp_path / "table.csv"
+    for content in (TABLE, TABLE.replace(b"\n", b"\r\n")):
+        table.write_bytes(content)
+        assert run("--archive", archive, "--data-dir", data, "--votes", table) == 0
+        assert (data / VOTES).read_bytes() == content, "a file that is named replaces the older one"
+    assert run("--archive", archive, "--data-dir", data, "--votes", data / VOTES) == 0
+    assert (data / VOTES).read_bytes() == content
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"a,b\n1,2\n", b"emotion,pixels,Usage\n", b"\xff\x00"]
+)
+def test_wrong_votes_file_is_refused_before_any_download(capsys, archive, tmp_path, content):
+    table = tmp_path / "table.csv"
+    if content is not None:
+        table.write_bytes(content)
+    line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data", "--votes", table)
+    assert "table.csv" in line and NO_SERVER in line
+    assert not (tmp_path / "data").exists()
+
+
+def test_real_votes_table_is_taken(real_votes, archive, tmp_path):
+    assert run("--archive", archive, "--data-dir", tmp_path, "--votes", real_votes) == 0
+    assert (tmp_path / VOTES).read_bytes() == real_votes.read_bytes()
+
+
+def test_sample_has_no_votes(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        run("--sample", "--votes", tmp_path / "table.csv")
+    assert stop.value.code == 2
 
 
 # -- Kaggle's own client, as a subprocess, against a server on this machine --------------------
@@ -290,7 +430,7 @@ def kaggle(tmp_path):
     Kaggle.port = server.server_address[1]
     Kaggle.zip_bytes = make_zip(tmp_path / "faces.zip", size=200_000).read_bytes()
     Kaggle.status, Kaggle.cut_after, Kaggle.delay, Kaggle.seen = 200, None, 0.0, []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield Kaggle
     server.shutdown()
     server.server_close()
@@ -298,7 +438,7 @@ def kaggle(tmp_path):
 
 
 def environment(home, **extra):
-    """The client's environment: nobody is logged in, and Kaggle is this machine.
+    """The client's environment: nobody is logged in, Kaggle is this machine, GitHub is not there.
 
     The client's own LOCALHOST setting fixes port 80; as its HTTP proxy the stand-in answers there.
     """
@@ -310,6 +450,7 @@ def environment(home, **extra):
         "HOME": str(home),
         "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
         "HTTP_PROXY": f"http://127.0.0.1:{Kaggle.port}",
+        "HTTPS_PROXY": "http://127.0.0.1:1",  # no votes from the internet
         **extra,
     }
 
@@ -435,5 +576,5 @@ def test_missing_archive_as_a_person_sees_it(tmp_path):
 def test_real_archive(real_archive, tmp_path):
     assert run("--archive", real_archive, "--data-dir", tmp_path) == 0
     root = tmp_path / NAME / "images"
-    assert sum(1 for _ in root.glob("train/*/*.jpg")) == 28_709
-    assert sum(1 for _ in root.glob("validation/*/*.jpg")) == 3_589
+    assert sum(1 for _ in root.glob("train/*/*.jpg")) == 28_548
+    assert sum(1 for _ in root.glob("validation/*/*.jpg")) == 3_579
