@@ -26,7 +26,7 @@ FAULTS = (  # what Kaggle's client prints, the most specific first, and its mean
         f"the connection to Kaggle failed; run the same command again to resume, {BY_HAND}",
     ),
     # Printed before every other message where nobody is logged in: the least specific.
-    (r"\b401\b|Authentication required", f"Kaggle refused the login; change it, {BY_HAND}"),
+    (r"\b401\b|Authentication required", f"Kaggle refused the login; remove it, {BY_HAND}"),
 )
 
 
