@@ -17,6 +17,7 @@ from ferlab.sample.faces import draw_face, random_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_ARCHIVE = ROOT.parent / "shared" / "data" / "face-expression-recognition-dataset.zip"
+LONGEST = ("test_live_inference.py", "test_pipeline.py", "test_model_scripts.py")  # test files
 REAL_VOTES = REAL_ARCHIVE.with_name("fer2013new.csv")
 
 
@@ -27,7 +28,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Lets the files that take longest begin first, so that none of them ends alone."""
-    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_docs.py"))
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,151 @@
-"""Every command of the pages in docs/ runs as it stands, after a few of the README's."""
+"""The README and docs/ keep pace with the code: commands, make targets, files and links.
+
+No command is run here: each is parsed by its script's own parser. tests/test_pipeline.py runs one
+of each script.
+"""
+
+import argparse
+import importlib
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from conftest import ROOT
-from page_commands import LIMIT, commands, run_in_order, workplace
 
-FIRST = [  # of the README's, what the pages build on
-    "python download_dataset.py",
-    "python dataset_preparation.py",
-    "python advanced_network.py --preset best",
-    "python advanced_network.py --preset quick --results-dir results/quick",
-]
-PAGES = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
+PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+PAGES += ["CONTRIBUTING.md"] if (ROOT / "CONTRIBUTING.md").exists() else []
+SHELL = {"cd", "git", "source", "sudo"}  # programs of other lines, which are not checked
+WRITES = {"--results-dir", "--output", "--log"}  # flags that name what a script writes
+TRACKED = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "data"))}
+TRACKED -= {"results", "processed_data"}
 
 
-@pytest.mark.timeout(LIMIT)
+class Parsed(BaseException):
+    """Ends a script's `main` when its command line has been parsed."""
+
+
+@pytest.fixture
+def parse(monkeypatch, capsys):
+    """A function that parses a script's command line as its `main` does, and goes no further."""
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self, args=None, namespace=None):
+        original(self, args, namespace)
+        raise Parsed
+
+    def check(script, words):
+        assert (ROOT / script).is_file(), f"{script} does not exist"
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        try:
+            code = module.main(words)
+        except Parsed:
+            return
+        except SystemExit as stop:
+            code = stop.code
+        pytest.fail(f"exit code {code}: {shlex.join([script, *words])}\n{capsys.readouterr().err}")
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    return check
+
+
+def text_of(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def commands(page):
+    """Returns the command lines of a page: of its bash blocks, and inline `python` and `make`."""
+    text = text_of(page)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines += re.findall(r"`((?:python [a-z_/]+\.py|make [a-z]|torchrun )[^`]*)`", prose)
+    return [line for line in lines if shlex.split(line, comments=True) and "…" not in line]
+
+
+def script_and_words(line):
+    """Returns the script of a Python or torchrun command and its words, or None for others."""
+    words = shlex.split(line, comments=True)
+    if words[0] == "torchrun":
+        run, unknown = torchrun_parser().parse_known_args(words[1:])
+        assert not unknown, line
+        return run.training_script, run.training_script_args
+    if words[0] == "python" and words[1].endswith(".py"):
+        return words[1], words[2:]
+    return None
+
+
+def flags_and_values(words):
+    """Yields each value of a command line with the flag that it belongs to."""
+    flag = ""
+    for word in words:
+        if word.startswith("--"):
+            flag, _, word = word.partition("=")
+        if word:
+            yield flag, word
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_python_commands_run_in_order(tmp_path, page):
-    workplace(tmp_path)
-    assert run_in_order(FIRST + commands(page), tmp_path) > len(FIRST)
+def test_commands_parse(page, parse):
+    for line in commands(page):
+        words = shlex.split(line, comments=True)
+        if command := script_and_words(line):
+            parse(*command)
+        elif words[:2] == ["pip", "install"] and "-r" in words:
+            assert (ROOT / words[words.index("-r") + 1]).is_file(), line
+        else:
+            other = words[0] in {"make", "pip", *SHELL} or words[:2] == ["python", "-m"]
+            assert other, f"{line}: neither a script of the project nor a known program"
 
 
-def test_first_commands_are_the_readmes():
-    assert set(FIRST) < set(commands("README.md"))
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page):
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    for line in commands(page):
+        if line.startswith("make "):
+            command = ["make", "-n", *shlex.split(line, comments=True)[1:]]
+            result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            assert result.returncode == 0, f"{line}: {result.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_commands_read_are_there_or_written_by_an_earlier_command(page):
+    written = {Path("results"), Path("results/votes")}
+    for line in commands("README.md") + commands(page):
+        if not (command := script_and_words(line)):
+            continue
+        script, words = command
+        for flag, value in flags_and_values(words):
+            path = Path(value)
+            if path.parts[0] in TRACKED and path.suffix != ".onnx":
+                assert (ROOT / path).exists(), f"{line}: {path} is not in the repository"
+            elif flag in WRITES and script != "compare_results.py":
+                written |= {path, *path.parents}
+            elif path.parts[0] == "results":
+                assert {path, path.parent} & written, f"{line}: nothing before it writes {path}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in slugs, link
+
+
+def test_scripts_named_in_the_pages_exist():
+    named = {name for page in PAGES for name in re.findall(r"`([a-z_/]+\.py)`", text_of(page))}
+    assert len(named) >= 8
+    for name in named:
+        assert (ROOT / name).is_file() or list(ROOT.glob(f"ferlab/**/{name}")), name
