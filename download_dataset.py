@@ -26,9 +26,6 @@ from ferlab.files import UserError, atomic_path, require_writable, told_of
 SPLITS = ("train", "validation", "valid", "val", "test")
 VOTES_NAME = "fer2013new.csv"
 VOTES_URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{VOTES_NAME}"
-VOTES_HEADER = (
-    "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
-)
 VOTES_TIMEOUT = 20  # seconds without an answer
 
 
@@ -51,20 +48,23 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
     """Writes FER+'s table of votes to `path`: a copy of `source`, else a download.
 
     A table that is there is kept, unless `source` or `force` asks for another. Where the download
-    fails, a warning is printed and the dataset can be used without votes.
+    fails, a warning is printed: the dataset can be used without votes.
 
     Raises:
         UserError: `source` is missing or no such table, or `path` cannot be written.
     """
+    from ferlab.data.votes import HEADER, read_table
+
     if source:
-        content = read_votes(source)
-    elif path.is_file() and not force:
+        read_table(source)
+        content = source.read_bytes()
+    elif not force and path.is_file() and _is_table(path):
         return
     else:
         try:
             with urllib.request.urlopen(VOTES_URL, timeout=VOTES_TIMEOUT) as response:
                 content = response.read()
-            if not is_votes_table(content):
+            if content.split(b"\n", 1)[0].rstrip(b"\r") != HEADER.encode():
                 raise OSError("the answer is not FER+'s table")
         except (OSError, http.client.HTTPException) as error:
             if path.is_file():
@@ -82,27 +82,14 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
     print(f"wrote {path}")
 
 
-def read_votes(path: Path) -> bytes:
-    """Returns the content of a votes file, checked by its header.
+def _is_table(path: Path) -> bool:
+    from ferlab.data.votes import read_table
 
-    Raises:
-        UserError: it cannot be read, or is no such table.
-    """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; get it from {VOTES_URL}") from error
-    if not is_votes_table(content):
-        raise UserError(
-            f"{path} is not FER+'s table of votes: its first line is not {VOTES_HEADER}; "
-            f"get it from {VOTES_URL}"
-        )
-    return content
-
-
-def is_votes_table(content: bytes) -> bool:
-    """Whether the first line is the header of FER+'s table."""
-    return content.split(b"\n", 1)[0].rstrip(b"\r") == VOTES_HEADER.encode()
+        read_table(path)
+    except UserError:
+        return False
+    return True
 
 
 def summary(folder: Path) -> str:
@@ -149,7 +136,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.sample and args.votes:
         arguments.error("argument --votes: not allowed with argument --sample")
     if args.votes:
-        read_votes(args.votes)  # a wrong file is reported before a long download
+        from ferlab.data.votes import read_table
+
+        read_table(args.votes)  # a wrong file is reported before a long download
 
     target = args.data_dir / ("sample" if args.sample else NAME)
     if target.is_dir() and not args.force:

@@ -25,7 +25,10 @@ CLASS_COLUMNS = [  # of CLASS_NAMES
 ]
 ROWS = 35_887  # of fer2013.csv
 LEAST_AGREEMENT = 0.5  # of label and majority: 0.67 with the right rows, 0.18 shifted by one
-REMEDY = "get it with: python download_dataset.py, or go on without votes: --no-votes"
+REMEDY = (
+    "get it with: python download_dataset.py, "
+    "or go on without votes: python dataset_preparation.py --no-votes"
+)
 
 
 @dataclass(frozen=True)

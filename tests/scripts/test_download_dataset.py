@@ -16,13 +16,15 @@ import pytest
 
 import download_dataset
 from conftest import ROOT, assert_one_line_error
-from ferlab.data import kaggle_client
+from ferlab.data import kaggle_client, votes
 from ferlab.data.splits import CLASS_NAMES
 
 NAME = download_dataset.NAME
 VOTES = download_dataset.VOTES_NAME
 NO_SERVER = "http://127.0.0.1:1/votes.csv"
-TABLE = f"{download_dataset.VOTES_HEADER}\nTraining,fer0000000.png,4,0,0,1,3,2,0,0,0,0\n".encode()
+ROW = "Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0\n"
+TABLE = (votes.HEADER + "\n" + votes.ROWS * ROW).encode()
+OLDER = TABLE.replace(b"fer0000000", b"fer0000001")
 
 
 @pytest.fixture(autouse=True)
@@ -282,24 +284,26 @@ def test_votes_are_downloaded_beside_the_dataset(capsys, votes_server, archive, 
 def test_votes_that_are_there_are_kept_without_force(capsys, votes_server, archive, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
-    older = TABLE + TABLE.splitlines(keepends=True)[1]
-    (data / VOTES).write_bytes(older)
+    (data / VOTES).write_bytes(OLDER)
     assert run("--archive", archive, "--data-dir", data) == 0
-    assert (data / VOTES).read_bytes() == older
+    assert (data / VOTES).read_bytes() == OLDER
     assert run("--archive", archive, "--data-dir", data, "--force") == 0
     assert (data / VOTES).read_bytes() == TABLE
-    (data / VOTES).write_bytes(older)
+    (data / VOTES).write_bytes(OLDER)
     votes_server.answer = (503, b"", 0)
     assert run("--archive", archive, "--data-dir", data, "--force") == 0
-    assert (data / VOTES).read_bytes() == older
+    assert (data / VOTES).read_bytes() == OLDER
     assert "is kept" in warning(capsys)
 
 
-def test_votes_missing_beside_a_complete_dataset_are_added(votes_server, archive, tmp_path):
+@pytest.mark.parametrize("damaged", [None, TABLE[:-1000]])
+def test_missing_or_damaged_votes_are_downloaded_again(votes_server, archive, tmp_path, damaged):
     data = tmp_path / "data"
     votes_server.answer = (503, b"", 0)
     assert run("--archive", archive, "--data-dir", data) == 0
     assert not (data / VOTES).exists()
+    if damaged:
+        (data / VOTES).write_bytes(damaged)
     votes_server.answer = (200, TABLE, len(TABLE))
     assert run("--data-dir", data) == 0
     assert (data / VOTES).read_bytes() == TABLE
@@ -348,7 +352,7 @@ def test_wrong_votes_file_is_refused_before_any_download(capsys, archive, tmp_pa
     if content is not None:
         table.write_bytes(content)
     line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data", "--votes", table)
-    assert "table.csv" in line and NO_SERVER in line
+    assert "table.csv" in line and "python download_dataset.py" in line
     assert not (tmp_path / "data").exists()
 
 
