@@ -64,6 +64,8 @@ $(RESULTS)/live.csv: $(CNN) live_inference.py
 setup: $(VENV)/.installed  ## .venv with what the scripts need
 
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed; name it with: make PYTHON=python3.11" >&2; false; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
