@@ -4,7 +4,6 @@ No command is run here: each is parsed by its script's own parser. tests/test_pi
 of each script.
 """
 
-import argparse
 import importlib
 import re
 import shlex
@@ -16,6 +15,7 @@ import pytest
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 from conftest import ROOT
+from ferlab import cli
 
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 PAGES += ["CONTRIBUTING.md"] if (ROOT / "CONTRIBUTING.md").exists() else []
@@ -25,6 +25,9 @@ TRACKED = {path.name for path in ROOT.iterdir() if not path.name.startswith(("."
 TRACKED -= {"results", "processed_data"}
 
 
+PASS_FLAGS_ON = {"tune_hyperparameters.py", "benchmarks/ablation.py"}  # to a model's script
+
+
 class Parsed(BaseException):
     """Ends a script's `main` when its command line has been parsed."""
 
@@ -32,24 +35,27 @@ class Parsed(BaseException):
 @pytest.fixture
 def parse(monkeypatch, capsys):
     """A function that parses a script's command line as its `main` does, and goes no further."""
-    original = argparse.ArgumentParser.parse_args
+    original = cli.Parser.parse_known_args
 
     def parse_and_stop(self, args=None, namespace=None):
-        original(self, args, namespace)
-        raise Parsed
+        raise Parsed(*original(self, args, namespace))
 
     def check(script, words):
         assert (ROOT / script).is_file(), f"{script} does not exist"
         module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
         try:
             code = module.main(words)
-        except Parsed:
-            return
+        except Parsed as parsed:
+            args, unknown = parsed.args
+            if unknown and script in PASS_FLAGS_ON:
+                return check(getattr(args, "script", "advanced_network.py"), unknown)
+            assert not unknown, f"{shlex.join([script, *words])}: no such flags: {unknown}"
+            return None
         except SystemExit as stop:
             code = stop.code
         pytest.fail(f"exit code {code}: {shlex.join([script, *words])}\n{capsys.readouterr().err}")
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    monkeypatch.setattr(cli.Parser, "parse_known_args", parse_and_stop)
     return check
 
 
