@@ -22,9 +22,9 @@ from ferlab.constants import IMAGE_SIZE
 from ferlab.files import UserError
 
 PRESETS = {
-    "quick": {"epochs": 11, "widths": [32, 64, 128, 192], "blocks": 1, "stem_stride": 2},
-    "default": {"epochs": 36, "widths": [64, 128, 256], "blocks": 2, "stem_stride": 2},
-    "best": {"epochs": 120, "widths": [48, 96, 192, 288], "blocks": 2, "stem_stride": 1},
+    "quick": {"widths": [32, 64, 128, 192], "blocks": 1, "stem_stride": 2, "epochs": 11},
+    "default": {"widths": [64, 128, 256], "blocks": 2, "stem_stride": 2, "epochs": 36},
+    "best": {"widths": [48, 96, 192, 288], "blocks": 2, "stem_stride": 1, "epochs": 120},
 }
 STEM_WIDTH = 16  # channels of the first convolution, at full resolution
 MOST_STAGES = 5  # each but the first halves the images, from 24x24 or 16x16 down to one pixel
@@ -32,7 +32,7 @@ MOST_STAGES = 5  # each but the first halves the images, from 24x24 or 16x16 dow
 
 def parser() -> argparse.ArgumentParser:
     """Returns the script's flags."""
-    result = cli.training_parser(__doc__, epochs=36, batch_size=128, lr=0.05, weight_decay=0.05)
+    result = cli.training_parser(__doc__, epochs=36, batch_size=128, lr=0.05, weight_decay=0.2)
     add = result.add_argument_group("network").add_argument
     add("--widths", type=cli.positive(int), nargs="+", metavar="CHANNELS", help="channels by stage")
     add("--blocks", type=cli.positive(int), help="residual blocks in each stage")
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         choices=(1, 2),
         help="stride of the second convolution; 2 halves the images, 1 takes four times as long",
     )
-    add("--dropout", type=cli.fraction, default=0.2, help="dropout before the last layer")
+    add("--dropout", type=cli.fraction, default=0.0, help="dropout before the last layer")
     add(
         "--optimizer",
         choices=("muon", "sgd", "adamw"),
@@ -121,7 +121,7 @@ class CNN(nn.Module):
         widths: tuple[int, ...] = (64, 128, 256),
         blocks: int = 2,
         stem_stride: int = 2,
-        dropout: float = 0.2,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.stem = nn.Sequential(

@@ -85,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--min-confidence",
-        type=cli.share,
+        type=cli.fraction,
         default=0.4,
         help='minimum probability for a label; below it, "unsure" is shown',
     )

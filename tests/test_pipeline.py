@@ -36,6 +36,7 @@ benchmarks/time_to_accuracy.py --epochs 1 --widths 8 16
 ELSEWHERE = {  # run by tests/benchmarks/, or imported by another benchmark
     "benchmarks/ablation.py",
     "benchmarks/experiments.py",
+    "benchmarks/tables.py",
     "benchmarks/webcam.py",
 }
 
