@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from ferlab.data.splits import CLASS_NAMES, Split, save_splits
+from ferlab.data.votes import COLUMNS, HEADER, ROWS
 from ferlab.sample.dataset import CENTRE_Y, HALF_SIDE, place
 from ferlab.sample.faces import draw_face, random_identity
 
@@ -64,16 +66,36 @@ def write_pictures(folder: Path, per_class: int, seed: int = 0, size: int = 48) 
             picture.save(folder / name / f"{number}.png")
 
 
-def make_split(per_class: int, seed: int) -> Split:
-    """Returns a small learnable split."""
+def make_split(per_class: int, seed: int, votes: bool = False) -> Split:
+    """Returns a small learnable split, with the votes of `with_votes` if they are asked for."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(CLASS_NAMES)), per_class)
     images = np.stack([striped_face(int(label), rng) for label in labels])[:, None]
-    return Split(
+    split = Split(
         torch.from_numpy(images / np.float32(127.5) - 1).float(),
         torch.from_numpy(labels),
         CLASS_NAMES,
     )
+    return with_votes(split) if votes else split
+
+
+def with_votes(split: Split) -> Split:
+    """Returns `split` with votes that contradict a part of its labels.
+
+    Of each ten neighbouring images the raters agree on the label of four and on the next class of
+    three, six to ten of them, and the others vote for the class after it. The last three have no
+    votes, a majority for contempt, and votes without a majority.
+    """
+    index = torch.arange(len(split))
+    place, classes = index % 10, len(split.class_names)
+    agreement = (6 + index % 5) * (place < 7) + 6 * (place == 8)
+    raters = (split.labels + (place >= 4).long()) % classes
+    fraction = torch.where(place < 7, agreement / 10, 0.5)[:, None]
+    votes = fraction * F.one_hot(raters, classes)
+    votes += (1 - fraction) * F.one_hot((raters + 1) % classes, classes)
+    votes[place == 7] = 0
+    majority = torch.where(place < 7, raters, -1)
+    return replace(split, votes=votes, majority=majority, agreement=agreement)
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +105,29 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = {"train": make_split(40, 0), "val": make_split(10, 1), "test": make_split(10, 2)}
     save_splits(splits, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def votes_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny splits with votes."""
+    folder = tmp_path_factory.mktemp("votes_data")
+    splits = {"train": (20, 0), "val": (10, 1), "test": (10, 2)}
+    save_splits({name: make_split(*each, votes=True) for name, each in splits.items()}, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def votes_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table as FER+'s: on row r seven raters vote for class r % 7, two for the next."""
+    columns = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
+    kinds = []
+    for label in range(7):
+        counts = {columns[label]: 7, columns[(label + 1) % 7]: 2, "unknown": 1}
+        kinds.append(",".join(str(counts.get(name, 0)) for name in COLUMNS))
+    lines = [HEADER, *(f"Training,fer{row:07}.png,{kinds[row % 7]}" for row in range(ROWS))]
+    path = tmp_path_factory.mktemp("fer_plus") / "fer2013new.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def run_script(script: str, *args: object, timeout: float = 300) -> subprocess.CompletedProcess:

@@ -1,14 +1,11 @@
 """Augmentation: each part does what it says, on the whole batch, from one generator."""
 
-import math
-from dataclasses import replace
-
 import pytest
 import torch
 
 from ferlab.data.augmentation import Augmentation
 
-FACES = torch.rand(64, 1, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+IMAGES = torch.rand(64, 1, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
 ALL = Augmentation(
     flip=True,
     rotation=10,
@@ -16,16 +13,10 @@ ALL = Augmentation(
     scale=0.1,
     brightness=0.2,
     contrast=0.2,
-    warp=0.1,
-    light=0.5,
-    gamma=0.4,
-    sharpness=0.5,
-    noise=0.05,
-    erasing=0.5,
 )
 
 
-def augment(augmentation, images=FACES, seed=0, **kwargs):
+def augment(augmentation, images=IMAGES, seed=0, **kwargs):
     return augmentation(images, torch.Generator().manual_seed(seed), **kwargs)
 
 
@@ -35,22 +26,22 @@ def test_seed_decides():
 
 
 def test_stays_in_range_and_leaves_the_input():
-    before = FACES.clone()
+    before = IMAGES.clone()
     result = augment(ALL)
-    assert result.shape == FACES.shape and result.dtype == torch.float32
+    assert result.shape == IMAGES.shape and result.dtype == torch.float32
     assert result.min() >= -1 and result.max() <= 1
-    assert torch.equal(FACES, before)
+    assert torch.equal(IMAGES, before)
 
 
-def test_nothing_asked_nothing_done():
-    assert torch.equal(augment(Augmentation(flip=False)), FACES)
+def test_no_range_no_change():
+    assert torch.equal(augment(Augmentation(flip=False)), IMAGES)
 
 
-def test_flip_mirrors_about_half():
+def test_flip_mirrors_about_half_of_the_images():
     result = augment(Augmentation(flip=True))
-    same = torch.tensor([torch.equal(a, b) for a, b in zip(result, FACES, strict=True)])
+    same = torch.tensor([torch.equal(a, b) for a, b in zip(result, IMAGES, strict=True)])
     mirrored = torch.tensor(
-        [torch.equal(a, b.flip(-1)) for a, b in zip(result, FACES, strict=True)]
+        [torch.equal(a, b.flip(-1)) for a, b in zip(result, IMAGES, strict=True)]
     )
     assert torch.all(same ^ mirrored)
     assert 16 < mirrored.sum() < 48
@@ -69,7 +60,7 @@ def centres(images):
     return torch.stack([(weight.sum(1) @ axis) / total, (weight.sum(2) @ axis) / total], 1)
 
 
-def test_translation_moves_up_to_its_share_both_ways():
+def test_translation_moves_up_to_its_fraction_both_ways():
     moved = centres(augment(Augmentation(flip=False, translation=0.1), dot(24, 24))) - 24
     assert moved.abs().max() <= 4.8 + 0.1
     assert moved.max() > 3.5 and moved.min() < -3.5
@@ -99,62 +90,6 @@ def test_brightness_and_contrast_are_linear_in_grey_level():
     assert -0.2001 <= shift.min() < -0.15 and 0.15 < shift.max() <= 0.2001
 
 
-def test_warp_keeps_the_centre_and_moves_the_corners_each_its_own_way():
-    warp = Augmentation(flip=False, warp=0.1)
-    assert (centres(augment(warp, dot(24, 24))) - 24).abs().max() < 0.3
-    near, far = (centres(augment(warp, dot(at, at))) - 23.5 for at in (11, 36))
-    moved = torch.stack([near + 12.5, far - 12.5])
-    assert 2 < moved.abs().max() < 12.5 * (0.1 + 0.1 + 0.2) + 0.5
-    assert not torch.allclose(near, -far, atol=0.5), "the depth is no linear map"
-    assert not torch.allclose(far[:, 0], far[:, 1], atol=0.5), "the two axes differ"
-
-
-def test_light_is_a_ramp_through_nothing_in_the_middle():
-    result = augment(Augmentation(flip=False, light=0.4), torch.zeros(200, 1, 48, 48))[:, 0]
-    assert result.mean((1, 2)).abs().max() < 1e-6
-    across, down = result[:, 0, -1] - result[:, 0, 0], result[:, -1, 0] - result[:, 0, 0]
-    slope = (across**2 + down**2).sqrt() / 2
-    assert 0.38 < slope.max() <= 0.4001 and slope.min() < 0.03
-    for step in (across, down):
-        assert step.min() < -0.5 and step.max() > 0.5
-    torch.testing.assert_close(result[:, -1, -1] - result[:, 0, 0], across + down)
-
-
-def test_gamma_bends_grey_levels_and_keeps_black_and_white():
-    levels = torch.tensor([-1.0, 0.0, 1.0]).repeat_interleave(16).view(1, 1, 1, 48)
-    result = augment(Augmentation(flip=False, gamma=0.4), levels.expand(200, 1, 48, 48))
-    assert torch.all(result[..., :16] == -1) and torch.all(result[..., 32:] == 1)
-    power = ((result[:, 0, 0, 20] + 1) / 2).log() / math.log(0.5)
-    assert math.exp(-0.4) - 1e-4 < power.min() < 0.7 and 1.4 < power.max() < math.exp(0.4) + 1e-4
-
-
-def test_sharpness_blurs_and_sharpens():
-    edge = torch.full((200, 1, 48, 48), -0.5)
-    edge[..., 24:] = 0.5
-    result = augment(Augmentation(flip=False, sharpness=0.6), edge)[:, 0, 20]
-    step = result[:, 24] - result[:, 23]  # the 3x3 means differ by a third of the plain step
-    assert 1 - 0.6 * 2 / 3 - 1e-4 < step.min() < 0.7 and 1.3 < step.max() < 1 + 0.6 * 2 / 3 + 1e-4
-    assert torch.allclose(result[:, :22], edge[:, 0, 20, :22])
-
-
-def test_noise_differs_by_image_and_pixel():
-    result = augment(Augmentation(flip=False, noise=0.1), torch.zeros(200, 1, 48, 48))
-    spread = result.std((1, 2, 3))
-    assert spread.min() < 0.01 and 0.09 < spread.max() < 0.11
-    assert result.mean((1, 2, 3)).abs().max() < 0.01
-
-
-def test_erasing_sets_one_rectangle_to_grey_in_its_share_of_images():
-    ones = torch.ones(400, 1, 48, 48)
-    erased = augment(Augmentation(flip=False, erasing=0.25), ones)[:, 0] == 0
-    area = erased.float().mean((1, 2))
-    assert 0.17 < (area > 0).float().mean() < 0.33
-    assert area.max() <= 0.23
-    for mask in erased[area > 0]:
-        rows, columns = mask.any(1), mask.any(0)
-        assert torch.equal(mask, rows[:, None] & columns[None, :])
-
-
 def test_small_copies_are_sampled_in_the_same_step():
     result = augment(Augmentation(flip=False, translation=0.001), size=32)
     assert result.shape == (64, 1, 32, 32)
@@ -163,16 +98,8 @@ def test_small_copies_are_sampled_in_the_same_step():
     torch.testing.assert_close(result[0, 0, 0], torch.linspace(-1, 1, 32), atol=0.02, rtol=0)
 
 
-def test_still_faces_are_only_mirrored_and_lit():
-    still = replace(ALL, brightness=0, contrast=0, light=0, gamma=0, sharpness=0, noise=0).still()
-    result = augment(replace(still, erasing=0.0))
-    for face, before in zip(result, FACES, strict=True):
-        assert torch.equal(face, before) or torch.equal(face, before.flip(-1))
-    assert still.erasing == ALL.erasing and ALL.still().light == ALL.light
-
-
-def test_strength_scales_every_range_but_the_mirroring():
+def test_strength_scales_every_range_but_the_flip():
     half = ALL.scaled(0.5)
-    assert half.flip is True and half.rotation == 5 and half.erasing == 0.25
+    assert half.flip is True and half.rotation == 5 and half.contrast == 0.1
     assert ALL.scaled(1) == ALL
     assert ALL.scaled(0) == Augmentation(flip=True)

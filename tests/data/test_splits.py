@@ -1,13 +1,14 @@
 """The data contract: preprocessing, split files, and what is refused."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import make_split
+from conftest import make_split, with_votes
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.splits import CLASS_NAMES, SPLITS, load_split, save_splits, split_path
 from ferlab.files import UserError
@@ -62,15 +63,44 @@ def test_splits_of_two_runs_never_lie_side_by_side(tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_digest_changes_with_pixel_label_and_class():
+def test_votes_survive_the_disk(tmp_path):
+    split = make_split(3, seed=1, votes=True)
+    save_splits({"val": split}, tmp_path)
+    loaded = load_split(tmp_path, "val")
+    for key in ("votes", "majority", "agreement"):
+        assert torch.equal(getattr(loaded, key), getattr(split, key)), key
+    assert loaded.digest() == split.digest()
+
+
+def test_agreement_that_is_missing_is_taken_from_the_votes(tmp_path):
+    split = with_votes(make_split(2, seed=1))  # the third last of ten has no votes
+    save_splits({"val": replace(split, agreement=None)}, tmp_path)
+    agreement = load_split(tmp_path, "val").agreement
+    assert agreement.tolist() == [6, 7, 8, 9, 10, 6, 7, 0, 0, 0, 6, 7, 8, 9]
+
+
+def test_rows_are_taken_of_everything(tmp_path):
+    split = make_split(2, seed=0, votes=True)
+    taken = split.take(torch.arange(14) % 5 == 1)  # rows 1, 6 and 11
+    assert len(taken) == 3 and taken.labels.tolist() == [0, 3, 5]
+    assert taken.majority.tolist() == [0, 4, 5] and taken.agreement.tolist() == [7, 7, 7]
+    assert torch.equal(taken.votes[1], torch.tensor([0, 0, 0, 0, 0.7, 0.3, 0]))
+    assert torch.equal(taken.images[2], split.images[11])
+
+
+def test_digest_changes_with_pixel_label_class_and_votes():
     split = make_split(2, seed=0)
-    digests = {split.digest()}
+    digests = {split.digest(), with_votes(split).digest()}
     split.images[0, 0, 0, 0] += 0.5
     digests.add(split.digest())
     split.labels[0] = 3
     digests.add(split.digest())
     digests.add(type(split)(split.images, split.labels, tuple("abcdefg")).digest())
-    assert len(digests) == 4
+    for key in ("votes", "majority", "agreement"):
+        changed = with_votes(split)
+        getattr(changed, key)[0] += 1
+        digests.add(changed.digest())
+    assert len(digests) == 8
 
 
 GOOD = {
@@ -78,23 +108,35 @@ GOOD = {
     "labels": torch.zeros(4, dtype=torch.int64),
     "class_names": list(CLASS_NAMES),
 }
+VOTES = {"votes": torch.eye(7)[:4], "majority": torch.arange(4)}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": None}, "must be tensors"),
-        ({"images": torch.zeros(4, 1, 48, 47)}, "(4, 1, 48, 47)"),
+        ({"images": None}, "images must be a tensor"),
+        ({"images": torch.zeros(4, 1, 48, 47)}, "must be a tensor (N, 1, 48, 48)"),
         ({"images": torch.zeros(4, 1, 48, 48, dtype=torch.uint8)}, "uint8"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "(3,)"),
         ({"labels": torch.zeros(4)}, "torch.float32"),
-        ({"labels": torch.tensor([0, 1, 2, 7])}, "0 to 7 for 7 classes"),
+        ({"labels": torch.tensor([0, 1, 2, 7])}, "labels ranges from 0 to 7"),
         ({"labels": torch.tensor([0, -1, 2, 3])}, "-1 to 3"),
-        ({"images": torch.full((4, 1, 48, 48), 255.0)}, "pixels range from 255 to 255"),
+        ({"images": torch.full((4, 1, 48, 48), 255.0)}, "images ranges from 255 to 255"),
         ({"images": torch.full((4, 1, 48, 48), float("nan"))}, "nan"),
         ({"images": torch.zeros(0, 1, 48, 48), "labels": GOOD["labels"][:0]}, "no images"),
         ({"class_names": []}, "class_names"),
         ({"class_names": [1] * 7}, "class_names"),
+        ({"votes": VOTES["votes"]}, "votes and majority must both be there"),
+        ({"majority": VOTES["majority"]}, "votes and majority must both be there"),
+        (VOTES | {"votes": torch.eye(8)[:4]}, "(4, 8), not torch.float32 (4, 7), for 7 classes"),
+        (VOTES | {"votes": torch.eye(7)[:3]}, "votes is torch.float32 (3, 7)"),
+        (VOTES | {"votes": VOTES["votes"].double()}, "votes is torch.float64"),
+        (VOTES | {"votes": VOTES["votes"] * 0.9}, "votes sums neither to 1 nor to 0"),
+        (VOTES | {"votes": 3 * VOTES["votes"] - 1}, "votes ranges from -1 to 2"),
+        (VOTES | {"votes": VOTES["votes"] * float("nan")}, "votes ranges from nan"),
+        (VOTES | {"majority": torch.tensor([0, 1, 2, 7])}, "majority ranges from 0 to 7"),
+        (VOTES | {"majority": torch.tensor([0, 1, 2, -2])}, "majority ranges from -2 to 2"),
+        (VOTES | {"agreement": torch.tensor([0, 1, 2, 11])}, "agreement ranges from 0 to 11"),
     ],
 )
 def test_wrong_split_is_refused_with_its_name_and_remedy(tmp_path, change, message):
