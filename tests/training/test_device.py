@@ -1,13 +1,8 @@
 """Device, number format and the machine's description."""
 
-import platform
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from conftest import ROOT
 from ferlab.files import UserError
 from ferlab.training import device as runtime
 
@@ -26,44 +21,32 @@ def test_device_that_is_not_there(monkeypatch):
         runtime.choose_device("mps")
 
 
-def page_faults_of(choice):
-    """How many pages a new process asks the system for while it frees and takes 40 MB ten times."""
-    code = f"""
-import resource, torch
-from ferlab.training.device import choose_device
-{choice}
-for again in range(2):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        torch.ones(10_000_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    return int(run.stdout)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_freed_memory_is_kept_on_a_cpu():
-    given_back = page_faults_of("")
-    assert page_faults_of("choose_device('cpu')") < given_back / 5
-
-
-def test_other_c_libraries_are_left_alone(monkeypatch):
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert runtime.keep_freed_memory() is False
-
-
-@pytest.mark.parametrize(("gain", "expected"), [(0.5, torch.float32), (3.0, torch.bfloat16)])
-def test_bfloat16_only_where_the_cpu_gains(monkeypatch, gain, expected):
-    monkeypatch.setattr(runtime, "bf16_gain", lambda: gain)
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, torch.float32),
+        ({"avx2": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"bf16": True}, torch.bfloat16),  # Arm
+        ({"amx_int8": True, "cpu_name": "bf16"}, torch.float32),
+    ],
+)
+def test_bfloat16_where_the_cpu_has_instructions_for_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert runtime.choose_precision("auto", CPU) is expected
+    assert runtime.precision_name("auto", CPU) == str(expected).removeprefix("torch.")
     assert runtime.choose_precision("float32", CPU) is torch.float32
     assert runtime.choose_precision("bfloat16", CPU) is torch.bfloat16
 
 
-def test_gain_is_measured():
-    assert 0.01 < runtime.bf16_gain() < 100
+def test_gpu_without_kernels_in_this_torch_is_one_line(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("CUDA error: no kernel image is available\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", refuse)
+    with pytest.raises(UserError, match="cannot use this GPU .*no kernel image.*--device cpu"):
+        runtime.choose_device("cuda")
 
 
 def test_random_state_comes_back():
