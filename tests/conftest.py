@@ -1,5 +1,6 @@
 """A tiny dataset and the real scripts run on it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -130,13 +131,16 @@ def votes_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run_script(script: str, *args: object, timeout: float = 300) -> subprocess.CompletedProcess:
+def run_script(
+    script: str, *args: object, timeout: float = 300, **environment: str
+) -> subprocess.CompletedProcess:
     """Runs a script of the project as a person would; returns its exit code and output."""
     return subprocess.run(
         [sys.executable, ROOT / script, *map(str, args)],
         capture_output=True,
         text=True,
         timeout=timeout,
+        env=os.environ | environment,
     )
 
 

@@ -1,50 +1,40 @@
-"""The four model scripts, run as a person runs them, and what they refuse."""
+"""The four model scripts: what they write, evaluation, resumption, and what they refuse."""
 
 import csv
 import json
+import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 
 import advanced_network
-import baseline
-import basic_nn
 import softmax
-from conftest import ROOT, assert_one_line_error, make_split, refused, run_script
+from conftest import make_split, refused, run_script
+from ferlab import stage
 from ferlab.data.splits import CLASS_NAMES, Split, load_split, save_splits, split_path
-from ferlab.evaluation.reports import wrapped
+from ferlab.training import fit
+from model_runs import SCRIPTS, SMALL, metrics_of, run
 
-SCRIPTS = {
-    "baseline": baseline,
-    "softmax": softmax,
-    "basic_nn": basic_nn,
-    "advanced": advanced_network,
-}
 FILES = ("results.txt", "metrics.json", "model.pth", "predictions.npz", "confusion_matrix.png")
 TRAINING_FILES = ("history.csv", "curves.png", "checkpoint.pth", "errors.png")
-
-
-def flags(name):
-    return [] if name == "baseline" else ["--epochs", "2", "--batch-size", "40"]
 
 
 @pytest.fixture(scope="module")
 def results(data_dir, tmp_path_factory):
     """A results folder with all four models, made by the scripts themselves."""
     folder = tmp_path_factory.mktemp("results")
-    for module in SCRIPTS.values():
-        name = module.__name__
-        args = ["--data-dir", data_dir, "--results-dir", folder]
-        result = run_script(f"{name}.py", *args, *flags(name))
-        assert result.returncode == 0, result.stderr
-        assert "next: python" in result.stdout
+    args = ["--data-dir", data_dir, "--results-dir", folder]
+    # one as a person runs it, where the shell names a backend that is not installed
+    result = run_script("softmax.py", *args, *SMALL["softmax"], MPLBACKEND="module://not_installed")
+    assert result.returncode == 0, result.stderr
+    assert "next: python basic_nn.py" in result.stdout and "100%" in result.stderr
+    for name in ("baseline", "basic_nn", "advanced"):
+        assert run(name, *args) == 0
     return folder
 
 
@@ -72,8 +62,15 @@ def test_results_contract(results, data_dir, name):
             assert np.array_equal(predictions[f"{split}_labels"], data.labels.numpy())
     text = (results / f"{name}_results.txt").read_text()
     assert f"{metrics['test']['accuracy']:.4f}" in text
-    assert "Confusion matrix" in text and "always the majority class" in text
+    assert "Confusion matrix by the labels" in text and "always the most frequent class" in text
+    assert "targets            the dataset's labels" in text
+    assert "raters" not in text and "raters" not in json.dumps(metrics), "there are no votes"
+    assert ("temperature" in text) == ("Calibration by the labels" in text) == (name != "baseline")
+    assert "read once, after training" in text
     weights = torch.load(results / f"{name}_model.pth", weights_only=True)
+    for key, tensor in weights["state_dict"].items():
+        half = tensor.ndim > 1 and tensor.is_floating_point()
+        assert tensor.dtype == torch.float16 if half else tensor.dtype != torch.float16, key
     assert weights["normalisation"] == {"mean": 0.5, "std": 0.5} and weights["image_size"] == 48
     assert metrics["run"]["network"] == weights["config"]
     assert f"classes {weights['config']['classes']}" in text
@@ -89,8 +86,8 @@ def test_baseline_is_the_majority_class(results, data_dir):
     counts = load_split(data_dir, "train").class_counts()
     test = load_split(data_dir, "test")
     metrics = json.loads((results / "baseline_metrics.json").read_text())
-    share = (test.labels == counts.argmax()).float().mean().item()
-    assert metrics["test"]["accuracy"] == pytest.approx(share)
+    fraction = (test.labels == counts.argmax()).float().mean().item()
+    assert metrics["test"]["accuracy"] == pytest.approx(fraction)
     assert metrics["parameters"] == 0
 
 
@@ -106,14 +103,16 @@ def test_evaluate_repeats_the_numbers_without_training(results, data_dir, tmp_pa
     assert again["test"] == first["test"]
     assert again["run"]["network"] == first["run"]["network"]
     assert "train" not in again and "val" not in again
+    text = (out / f"{name}_results.txt").read_text()
+    assert "read once" not in text and "nothing was trained or chosen" in text
+    assert ("fitted to the labels of val in training" in text) == (name != "baseline")
     assert not list(out.glob("*_model.pth"))
 
 
 def test_evaluate_of_several_weights_averages_their_probabilities(results, data_dir, tmp_path):
     args = ["--data-dir", data_dir, "--quiet"]
     other = tmp_path / "seed_1"
-    train = ["--results-dir", other, "--seed", "1", "--epochs", "1", "--batch-size", "40"]
-    assert softmax.main([*map(str, [*args, *train])]) == 0
+    assert run("softmax", *args, "--results-dir", other, "--seed", "1") == 0
     files = [folder / "softmax_model.pth" for folder in (results, other)]
     out = ["--evaluate", "--results-dir", tmp_path / "both", "--weights", *files]
     assert softmax.main([*map(str, [*args, *out])]) == 0
@@ -126,92 +125,60 @@ def test_evaluate_of_several_weights_averages_their_probabilities(results, data_
     one = json.loads((other / "softmax_metrics.json").read_text())
     assert record["parameters"] == 2 * one["parameters"]
     assert record["title"].endswith("ensemble of 2")
+    temperatures = record["run"]["temperature"]
+    assert temperatures == [
+        metrics_of(f, "softmax")["run"]["temperature"] for f in (results, other)
+    ]
+    text = (tmp_path / "both" / "softmax_results.txt").read_text()
+    assert f"temperature        {temperatures[0]:.3f}, {temperatures[1]:.3f}, fitted to" in text
+    assert "read once" not in text
 
 
-def test_preset_chooses_the_defaults_and_flags_go_before_it():
-    quick = advanced_network.parser().parse_args(["--preset", "quick"])
-    assert vars(quick).items() >= advanced_network.PRESETS["quick"].items()
-    usual = advanced_network.parser().parse_args([])
-    assert vars(usual).items() >= advanced_network.PRESETS["default"].items()
-    for order in (["--lr", "0.3", "--preset", "quick"], ["--preset", "quick", "--lr", "0.3"]):
-        mixed = advanced_network.parser().parse_args(order)
-        assert mixed.lr == 0.3 and mixed.epochs == quick.epochs
+def test_interrupted_run_resumes_to_the_same_bits(data_dir, tmp_path, monkeypatch, capsys):
+    args = ["--data-dir", data_dir, "--epochs", 4, "--batch-size", "40", "--widths", "8", "16"]
+    args = [*map(str, args), "--quiet", "--results-dir"]
+    assert advanced_network.main([*args, str(tmp_path / "whole")]) == 0
+    parts, save = tmp_path / "parts", fit.save_checkpoint
+
+    def save_and_press_ctrl_c(state, path):
+        save(state, path)
+        if len(state["history"]) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "save_checkpoint", save_and_press_ctrl_c)
+        assert advanced_network.main([*args, str(parts)]) == 130
+    assert "go on with --resume" in capsys.readouterr().err
+    state = torch.load(parts / "advanced_checkpoint.pth", weights_only=True)
+    assert len(state["history"]) == 3 and not (parts / "advanced_model.pth").exists()
+    command = ["advanced_network.py", *args, str(parts)]
+    monkeypatch.setattr(sys, "argv", [*command, "--resume"])
+    for _ in range(2):  # the second time the run is over, and is reported again
+        assert advanced_network.main(sys.argv[1:]) == 0
+        whole, resumed = (
+            torch.load(folder / "advanced_model.pth")["state_dict"]
+            for folder in (tmp_path / "whole", parts)
+        )
+        assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    record = metrics_of(parts, "advanced")["run"]
+    assert record["command"] == shlex.join(["python", *command]), "--resume needs a checkpoint"
 
 
-@pytest.mark.parametrize("preset", advanced_network.PRESETS)
-def test_what_a_preset_says_reaches_the_recipe(preset, data_dir):
-    wanted = advanced_network.PRESETS[preset]
-    args = ["--preset", preset, "--data-dir", str(data_dir)]
-    recipe = advanced_network.setup(advanced_network.parser().parse_args(args)).recipe
-    shares = ("mixup", "cutmix", "small_share", "still_share", "self_share")
-    for key in ("optimizer", "muon_steps", "decay", "ema_epochs", *shares):
-        assert recipe[key] == wanted[key], key
-
-
-def test_evaluate_elsewhere_takes_the_reference_weights(
-    capsys, results, data_dir, tmp_path, monkeypatch
-):
+def test_weights_are_found_from_another_folder(capsys, results, data_dir, tmp_path, monkeypatch):
+    """The user's own where there are some, else the reference's, by the targets."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(results, tmp_path / "results")
-    args = ["--evaluate", "--data-dir", str(data_dir), "--results-dir", "other", "--quiet"]
+    reference = tmp_path / "shipped"
+    monkeypatch.setattr(stage, "REFERENCE_DIR", reference)
+    args = ["--evaluate", "--data-dir", str(data_dir), "--quiet"]
+    for folder in (reference, reference / "votes"):
+        folder.mkdir()
+        shutil.copy(results / "softmax_model.pth", folder)
+        targets = "votes" if folder.name == "votes" else "labels"
+        assert softmax.main([*args, "--targets", targets]) == 0
+        assert f"weights: {folder / 'softmax_model.pth'}" in capsys.readouterr().out
+    shutil.copy(results / "softmax_model.pth", tmp_path / "results")
     assert softmax.main(args) == 0
     assert "weights: results/softmax_model.pth" in capsys.readouterr().out
-    shutil.copy(results / "softmax_model.pth", tmp_path / "other")
-    assert softmax.main(args) == 0
-    assert "weights: other/softmax_model.pth" in capsys.readouterr().out
-
-
-def test_resume_of_a_finished_run_writes_the_same_weights(results, data_dir, tmp_path):
-    for file in ("softmax_checkpoint.pth", "softmax_model.pth"):
-        shutil.copy(results / file, tmp_path)
-    before = torch.load(tmp_path / "softmax_model.pth")["state_dict"]
-    args = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path), "--resume", "--quiet"]
-    assert softmax.main([*args, *flags("softmax")]) == 0
-    after = torch.load(tmp_path / "softmax_model.pth")["state_dict"]
-    assert all(torch.equal(before[key], after[key]) for key in before)
-
-
-def test_ctrl_c_keeps_the_last_epoch_and_resume_goes_on(data_dir, tmp_path):
-    command = [
-        sys.executable, ROOT / "advanced_network.py", "--data-dir", data_dir,
-        "--results-dir", tmp_path, "--epochs", "200", "--batch-size", "40",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "advanced_checkpoint.pth").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "go on with --resume" in stderr and "Traceback" not in stderr
-    state = torch.load(tmp_path / "advanced_checkpoint.pth", weights_only=True)
-    assert len(state["history"]) >= 1
-    assert not (tmp_path / "advanced_model.pth").exists()
-
-
-def test_killed_run_resumes_to_the_same_bits(data_dir, tmp_path):
-    args = ["--widths", "16", "32", "--data-dir", data_dir, "--epochs", "6", "--batch-size", "40"]
-    args.append("--results-dir")
-    assert run_script("advanced_network.py", *args, tmp_path / "whole").returncode == 0
-    parts = tmp_path / "parts"
-    command = [sys.executable, ROOT / "advanced_network.py", *map(str, args), parts]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (parts / "advanced_checkpoint.pth").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    result = run_script("advanced_network.py", *args, parts, "--resume")
-    assert result.returncode == 0 and "resumed from" in result.stdout, result.stderr
-    whole, resumed = (
-        torch.load(folder / "advanced_model.pth")["state_dict"]
-        for folder in (tmp_path / "whole", parts)
-    )
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-    record = json.loads((parts / "advanced_metrics.json").read_text())["run"]
-    words = ["python", "advanced_network.py", *map(str, args), str(parts)]
-    assert record["command"] == shlex.join(words)  # without --resume, which needs a checkpoint
 
 
 # -- what is refused ---------------------------------------------------------------------------
@@ -227,7 +194,7 @@ def test_missing_split(capsys, tmp_path, name):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_evaluate_without_weights(capsys, data_dir, tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage, "REFERENCE_DIR", tmp_path / "reference")
     line = refused(
         capsys, SCRIPTS[name], "--evaluate", "--data-dir", data_dir, "--results-dir", tmp_path
     )
@@ -262,7 +229,7 @@ def test_weights_without_evaluate_train_nothing(capsys, results, data_dir, tmp_p
     args = ["--weights", weights, "--data-dir", data_dir, "--results-dir", tmp_path]
     with pytest.raises(SystemExit, match="2"):
         SCRIPTS[name].main([str(arg) for arg in args])
-    assert "--weights are those of --evaluate; add it" in capsys.readouterr().err
+    assert "--weights go with --evaluate; add it" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -283,7 +250,7 @@ def test_evaluate_on_nothing(capsys, results, tmp_path):
         capsys, softmax, "--evaluate", "--weights", results / "softmax_model.pth",
         "--data-dir", tmp_path, "--results-dir", tmp_path,
     )  # fmt: skip
-    assert "holds no split; make it with: python dataset_preparation.py" in line
+    assert "has no split; make it with: python dataset_preparation.py" in line
 
 
 @pytest.mark.parametrize("name", ["baseline", "softmax"])
@@ -322,129 +289,13 @@ def test_cuda_without_one(capsys, data_dir, tmp_path, name):
     assert "--device cuda: this machine has none" in line
 
 
-def test_resume_with_nothing_to_resume(data_dir, tmp_path):
+def test_resume_with_nothing_to_resume(capsys, data_dir, tmp_path):
     args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--resume"]
-    result = run_script("advanced_network.py", *args)
-    assert_one_line_error(result, "advanced_checkpoint.pth is missing", "without --resume")
+    line = refused(capsys, advanced_network, *args)
+    assert "advanced_checkpoint.pth is missing" in line and "without --resume" in line
 
 
 def test_resume_of_something_else(capsys, results, data_dir, tmp_path):
     shutil.copy(results / "softmax_model.pth", tmp_path / "softmax_checkpoint.pth")
     args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--resume"]
     assert "is not a checkpoint" in refused(capsys, softmax, *args)
-
-
-def test_widths_decide_the_network(capsys, data_dir, tmp_path):
-    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--epochs", 1, "--quiet", "--widths"]
-    assert basic_nn.main([*map(str, args), "20", "10", "5"]) == 0
-    config = torch.load(tmp_path / "basic_nn_model.pth")["config"]
-    assert config["widths"] == [20, 10, 5]
-    line = refused(capsys, advanced_network, *args, *[8] * 6)
-    assert "--widths: a 48x48 face allows 5 stages" in line
-    assert advanced_network.main([*map(str, args), "8", "16", "--stem-width", "4"]) == 0
-    saved = torch.load(tmp_path / "advanced_model.pth")
-    assert saved["config"]["stem_width"] == 4
-    shapes = {tuple(v.shape) for key, v in saved["state_dict"].items() if key.startswith("stem")}
-    assert {(4, 2, 3, 3), (8, 4, 3, 3)} <= shapes  # a face and its local contrast
-
-
-def test_local_contrast_sees_what_stands_out():
-    """A ramp's light is gone, a spot is not; the plain face stays as the first channel."""
-    look = advanced_network.LocalContrast(9)
-    ramp = torch.linspace(-1, 1, 48).expand(1, 1, 48, 48).clone()
-    inside = slice(4, 44)  # a square that reaches over the edge has no ramp's mean
-    flat = (ramp - look.mean(ramp))[..., inside, inside]
-    assert flat.abs().max() < 1e-5
-    ramp[..., 20, 20] += 1
-    faces, contrast = look(ramp).split(1, dim=1)
-    assert torch.equal(faces, ramp)
-    assert contrast.flatten().argmax() == 20 * 48 + 20
-    assert contrast.mean().abs() < 1e-5 and contrast.std() < 1
-
-
-def test_local_contrast_needs_a_middle(capsys, data_dir, tmp_path):
-    args = ["--data-dir", data_dir, "--results-dir", tmp_path, "--local-contrast", "8"]
-    assert "--local-contrast 8: the side must be odd, or 0" in refused(
-        capsys, advanced_network, *args
-    )
-
-
-def test_pooling_is_one_of_two():
-    maps = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).view(1, 1, 2, 2)
-    for pooling, expected in (("max", 6.0), ("avg", 3.0)):
-        block = advanced_network.ResidualBlock(1, 4, pooling, dropout=0.0, drop_path=0.0)
-        assert block.pool(maps).item() == expected
-        assert block(torch.zeros(2, 1, 8, 8)).shape == (2, 4, 4, 4)
-
-
-def test_faces_skip_blocks_in_training_alone():
-    block = advanced_network.ResidualBlock(4, 4, None, dropout=0.0, drop_path=0.5)
-    torch.manual_seed(0)
-    maps = torch.rand(64, 4, 6, 6)
-    skipped = [torch.equal(new, old) for new, old in zip(block(maps), maps, strict=True)]
-    assert 16 < sum(skipped) < 48
-    block.eval()
-    assert not any(torch.equal(new, old) for new, old in zip(block(maps), maps, strict=True))
-
-
-def test_later_blocks_are_skipped_more():
-    network = advanced_network.CNN(7, widths=(4, 8), blocks=2, drop_path=0.3)
-    assert [block.drop_path for block in network.stages] == pytest.approx([0, 0.1, 0.2, 0.3])
-
-
-def test_blocks_begin_by_handing_on_what_comes_in():
-    torch.manual_seed(0)
-    maps = torch.rand(2, 4, 6, 6)
-    for init in ("kaiming", "dirac"):
-        wider = advanced_network.CNN(7, widths=(4, 8), blocks=1, init=init).stages[1]
-        assert torch.equal(wider.conv1(maps)[:, :4], maps) == (init == "dirac")
-        assert not torch.equal(wider.conv1(maps)[:, 4:], maps), "new channels are random"
-        new = wider.conv1(maps)
-        assert torch.equal(wider.conv2(new), new) == (init == "dirac")
-
-
-def test_warp_and_light_reach_the_augmentation():
-    def augmentation(*flags):
-        args = advanced_network.parser().parse_args([*flags, "--soft-labels", "none"])
-        return advanced_network.setup(args).augmentation
-
-    assert augmentation("--warp", "0", "--light", "0") == advanced_network.AUGMENTATION
-    both = augmentation("--warp", "0.2", "--light", "2")
-    assert both.warp == 0.2 and both.light == 1.0 and both.rotation == 10
-    assert both.gamma == 0.8 and both.sharpness == 1.0 and both.noise == 0.1
-
-
-@pytest.mark.parametrize(
-    "flag",
-    [
-        ["--epochs", "0"],
-        ["--lr", "nan"],
-        ["--lr", "1e38"],
-        ["--batch-size", "x"],
-        ["--weight-decay", "-1"],
-        ["--seed", "-1"],
-        ["--seed", "4294967296"],
-    ],
-)
-def test_bad_usage_is_2(flag, capsys):
-    with pytest.raises(SystemExit) as stop:
-        softmax.main(flag)
-    assert stop.value.code == 2
-    assert f"argument {flag[0]}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_help_prints_the_docstring_and_the_defaults(name, capsys):
-    with pytest.raises(SystemExit) as stop:
-        SCRIPTS[name].main(["--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert SCRIPTS[name].__doc__.splitlines()[0] in text
-    assert "(default: processed_data)" in text
-
-
-def test_wrapped_lines_keep_commands_whole():
-    words = ["python", "basic_nn.py", *["--results-dir", "results/a-b-c"] * 8, "/long-path" * 12]
-    lines = wrapped(" ".join(words), indent=4)
-    assert len(lines) > 2 and " ".join(lines).split() == words
-    assert all(line.startswith("    ") for line in lines[1:])
