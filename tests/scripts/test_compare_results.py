@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -9,27 +10,32 @@ from PIL import Image
 
 import compare_results
 from ferlab.data.splits import CLASS_NAMES
-from ferlab.evaluation.metrics import evaluate
+from ferlab.evaluation.metrics import accuracy_of, evaluate
 
 TITLES = {"baseline": "majority class", "softmax": "softmax regression", "basic_nn": "MLP"}
 N = 60
 
 
-def make_predictions(seed, share, n=N):
-    """Returns labels, and probs that are right for about `share` of them."""
+def make_predictions(seed, fraction, n=N):
+    """Returns labels, and probs that are right for about `fraction` of them."""
     labels = np.random.default_rng(0).integers(0, 7, n)
     rng = np.random.default_rng(seed)
-    preds = np.where(rng.random(n) < share, labels, (labels + 1) % 7)
+    preds = np.where(rng.random(n) < fraction, labels, (labels + 1) % 7)
     return labels, np.eye(7, dtype="float32")[preds]
 
 
 def write_model(folder, model, probs=None, labels=None, seed=0, splits=("test",), **changes):
-    """Writes a model's metrics and predictions as the model scripts do; returns the metrics."""
+    """Writes a model's metrics and predictions as the model scripts do; returns the metrics.
+
+    With a `majority`, int `(N,)`, the raters judge too.
+    """
     if probs is None:
         labels, probs = make_predictions(seed + len(model), 0.5)
     record = {"model": model, "title": TITLES.get(model, model)}
     record["parameters"] = changes.get("parameters", 16135)
     run = {"command": f"python {model}.py --data-dir faces", "seed": seed, "seconds": 41.4}
+    run["targets"] = "votes" if "votes" in folder.parts else "labels"
+    majority = changes.get("majority")
     if model != "baseline":
         run |= {"epochs": 3, "images_per_second": 12345}
     run |= {key: changes[key] for key in ("recipe", "network") if key in changes}
@@ -37,6 +43,9 @@ def write_model(folder, model, probs=None, labels=None, seed=0, splits=("test",)
     for split in splits:
         record[split] = evaluate(labels, probs, CLASS_NAMES, majority=3)
         record[split]["digest"] = changes.get("digest", "same")
+        if majority is not None:
+            correct = probs.argmax(1) == majority
+            record[split]["raters"] = accuracy_of(int(correct.sum()), int((majority >= 0).sum()))
     if "train_digest" in changes:
         record["train"] = {**record[splits[0]], "digest": changes["train_digest"]}
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +53,8 @@ def write_model(folder, model, probs=None, labels=None, seed=0, splits=("test",)
     arrays = {}
     for split in splits:
         arrays |= {f"{split}_labels": labels.astype("int8"), f"{split}_probs": probs}
+        if majority is not None:
+            arrays[f"{split}_majority"] = majority.astype("int8")
     np.savez_compressed(folder / f"{model}_predictions.npz", **arrays)
     return record
 
@@ -89,18 +100,17 @@ def test_table_holds_the_numbers_in_the_order_of_teaching(tmp_path, capsys):
     order = ("baseline", "softmax", "basic_nn", "advanced", "transfer", "ant", "zebra")
     for model, line in zip(order, lines[3:10], strict=True):
         title, test = records[model]["title"], records[model]["test"]
-        low, high = test["accuracy_interval"]
+        low, high = (f"{bound:.3f}"[1:] for bound in test["accuracy_interval"])
         assert line.startswith(f"{title} ")
         assert line[len(title) :].split() == [
+            "labels",
             f"{test['accuracy']:.4f}",
-            f"[{low:.4f},",
-            f"{high:.4f}]",
-            f"{test['macro_precision']:.4f}",
-            f"{test['macro_recall']:.4f}",
+            f"[{low},",
+            f"{high}]",
+            "-",  # there are no votes
             f"{test['macro_f1']:.4f}",
             "16,135",
             "41",
-            "-" if model == "baseline" else "12,345",
         ]
 
 
@@ -123,17 +133,16 @@ def test_neighbours_are_tested_on_the_same_images(tmp_path, capsys):
     text = paired(compare(tmp_path, capsys))
     # 8 to 10 of 18: the two-sided p is 1 - C(18, 9) / 2**18 = 0.815
     expected = (
-        "MLP vs softmax regression: 8 images only MLP gets right, 10 only softmax regression;"
+        "MLP vs softmax regression, by the labels: 8 images only the first classifies correctly,"
     )
-    assert f"{expected} p = 0.81 How to read" in text
-    assert "tests are made" not in text
+    assert f"{expected} 10 only the second; p = 0.81 How to read" in text
+    assert "Bonferroni" not in text
     write_model(tmp_path, "baseline", wrong, labels)
     text = paired(compare(tmp_path, capsys))
     # 11 to 0: 2 / 2**11 = 0.00098
-    assert (
-        "11 images only softmax regression gets right, 0 only majority class; p = 0.00098" in text
-    )
-    assert "2 tests are made" in text and "0.05 / 2 = 0.025" in text
+    expected = "11 images only the first classifies correctly, 0 only the second; p = 0.00098"
+    assert f"softmax regression vs majority class, by the labels: {expected}" in text
+    assert "With 2 tests, hold p against 0.05 / 2 = 0.025 (Bonferroni)." in text
 
 
 def test_one_model_alone(tmp_path, capsys):
@@ -173,7 +182,7 @@ def test_predictions_that_do_not_fit_leave_the_test_out(tmp_path, capsys, damage
     text = paired(compare(tmp_path, capsys))
     assert "MLP vs softmax regression: not tested, as " in text
     assert reason in text
-    assert "softmax regression vs majority class: " in text and "p = " in text
+    assert "softmax regression vs majority class, by the labels: " in text and "p = " in text
 
 
 def _save(path, labels, probs):
@@ -195,8 +204,8 @@ def _relabel(path):
 
 def test_seeds_are_shown_as_mean_and_sample_deviation(tmp_path, capsys):
     records = [
-        write_model(folder, "softmax", *make_predictions(seed, share)[::-1], seed=seed)
-        for folder, seed, share in (
+        write_model(folder, "softmax", *make_predictions(seed, fraction)[::-1], seed=seed)
+        for folder, seed, fraction in (
             (tmp_path, 0, 0.4),
             (tmp_path / "seed_1", 1, 0.5),
             (tmp_path / "seed_2", 2, 0.7),
@@ -206,14 +215,13 @@ def test_seeds_are_shown_as_mean_and_sample_deviation(tmp_path, capsys):
     write_model(tmp_path, "baseline")
     *_, heading, columns, line = compare(tmp_path, capsys).splitlines()
     assert "mean ± sample standard deviation" in heading
-    assert columns.split() == ["accuracy", "macro", "F1", "seeds"]
-    expected = "softmax regression"
-    for key in ("accuracy", "macro_f1"):
-        a, b, c = (record["test"][key] for record in records)
-        mean = (a + b + c) / 3
-        std = (((a - mean) ** 2 + (b - mean) ** 2 + (c - mean) ** 2) / 2) ** 0.5
-        expected += f" {mean:.4f} ± {std:.4f}"
-    assert " ".join(line.split()) == f"{expected} 0, 1, 2"
+    assert columns.split() == ["targets", "by", "the", "labels", "by", "the", "raters", "seeds"]
+    a, b, c = (record["test"]["accuracy"] for record in records)
+    mean = (a + b + c) / 3
+    std = (((a - mean) ** 2 + (b - mean) ** 2 + (c - mean) ** 2) / 2) ** 0.5
+    assert line.split() == [
+        *("softmax", "regression", "labels", f"{mean:.4f}", "±", f"{std:.4f}", "-", "0,", "1,", "2")
+    ]
 
 
 def test_one_seed_twice_is_no_second_seed(tmp_path, capsys):
@@ -251,9 +259,75 @@ def test_another_recipe_is_no_other_seed(tmp_path, capsys, changes, difference):
 
 def test_seeds_on_machines_and_of_versions_that_differ_go_together(tmp_path, capsys):
     write_model(tmp_path, "softmax", recipe=RECIPE)
-    newer = RECIPE | {"seed": 1, "precision": "bfloat16", "muon_steps": 5}
+    newer = RECIPE | {"seed": 1, "precision": "bfloat16", "dropout": 0.5}
     write_model(tmp_path / "seed_1", "softmax", seed=1, recipe=newer, network={"classes": 7})
     assert "  0, 1\n" in compare(tmp_path, capsys)
+
+
+def test_models_on_labels_and_on_votes_are_compared(tmp_path, capsys):
+    """Each pair by the right judge, with counts that differ between the judges."""
+    labels = np.arange(N) % 7
+    majority = np.where(np.arange(N) < 40, labels, (labels + 1) % 7)
+    majority[36:40] = -1
+
+    def predict(by_label, by_majority):  # how many of each kind: the first 36, the last 20
+        preds = (labels + 3) % 7
+        preds[:by_label] = labels[:by_label]
+        preds[40 : 40 + by_majority] = majority[40 : 40 + by_majority]
+        return np.eye(7, dtype="float32")[preds]
+
+    def write(folder, model, *counts, **changes):
+        return write_model(folder, model, predict(*counts), labels, majority=majority, **changes)
+
+    write(tmp_path, "softmax", 10, 0)
+    write(tmp_path, "basic_nn", 20, 0)
+    write(tmp_path / "seed_1", "basic_nn", 22, 0, seed=1)
+    write(tmp_path / "votes", "softmax", 10, 6)
+    write(tmp_path / "votes", "basic_nn", 18, 9)
+    write(tmp_path / "votes" / "seed_1", "basic_nn", 20, 10, seed=1)
+    text = compare(tmp_path, capsys)
+    assert text.startswith("The models on 60 test images, of which 56 have a majority")
+    columns = re.compile(r"(labels|votes) +(0\.\d+) \[.+?\] +(0\.\d+) \[")
+    rows = [columns.search(line) for line in text.splitlines()[3:7]]
+    assert [row.groups() for row in rows] == [
+        ("labels", f"{10 / 60:.4f}", f"{10 / 56:.4f}"),
+        ("labels", f"{20 / 60:.4f}", f"{20 / 56:.4f}"),
+        ("votes", f"{10 / 60:.4f}", f"{16 / 56:.4f}"),
+        ("votes", f"{18 / 60:.4f}", f"{27 / 56:.4f}"),
+    ]
+    tests = paired(text)
+    # by the labels 10 to 0: 2 / 2**10
+    assert "MLP vs softmax regression, by the labels: 10 images only the first" in tests
+    assert "0 only the second; p = 0.002" in tests
+    # by the raters 8 + 3 to 0: 2 / 2**11
+    expected = "11 images only the first classifies correctly, 0 only the second; p = 0.00098"
+    assert f"MLP, on votes vs softmax regression, on votes, by the raters: {expected}" in tests
+    # votes against labels, by the raters: 6 to 0, and 9 to 2
+    first = "softmax regression, on votes vs softmax regression, by the raters: 6 images only"
+    second = "MLP, on votes vs MLP, by the raters: 9 images only the first classifies correctly, 2"
+    assert first in tests and second in tests
+    assert "With 4 tests" in tests
+    seeds = [" ".join(line.split()) for line in text.splitlines()[-2:]]
+    # 20 and 22, 18 and 20 of 60; 20 and 22, 27 and 30 of 56
+    assert seeds == [
+        "MLP labels 0.3500 ± 0.0236 0.3750 ± 0.0253 0, 1",
+        "MLP votes 0.3167 ± 0.0236 0.5089 ± 0.0379 0, 1",
+    ]
+
+
+def test_remedies_of_models_on_votes_train_on_votes(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "votes"
+    write_model(folder, "softmax", splits=("train",))
+    remedy = f"python softmax.py --evaluate --targets votes --results-dir {folder}\n"
+    assert fail(tmp_path, capsys).endswith(remedy)
+    (folder / "softmax_metrics.json").write_text("{}")
+    remedy = f"python softmax.py --targets votes --results-dir {folder}\n"
+    assert fail(tmp_path, capsys).endswith(remedy)
+    monkeypatch.chdir(tmp_path)  # the default folder needs no flag
+    folder.parent.joinpath("results").mkdir()
+    folder.rename(tmp_path / "results" / "votes")
+    assert compare_results.main([]) == 1
+    assert capsys.readouterr().err.endswith("with: python softmax.py --targets votes\n")
 
 
 def test_val_is_used_where_only_val_is_there_for_all(tmp_path, capsys):
@@ -261,7 +335,9 @@ def test_val_is_used_where_only_val_is_there_for_all(tmp_path, capsys):
     write_model(tmp_path, "softmax", splits=("val",))
     text = compare(tmp_path, capsys)
     assert text.startswith(f"The models on {N} val images")
-    assert "Left out" not in text and "softmax regression vs majority class: " in text
+    assert (
+        "Left out" not in text and "softmax regression vs majority class, by the labels: " in text
+    )
 
 
 def test_models_without_the_split_are_left_out(tmp_path, capsys):

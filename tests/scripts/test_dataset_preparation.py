@@ -1,5 +1,6 @@
-"""Folders of pictures to split files: layouts, formats, duplicates, and what is refused."""
+"""Folders of images to split files: layouts, formats, duplicates, votes, and what is refused."""
 
+import hashlib
 import json
 import shutil
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 import dataset_preparation
-from conftest import run_script, striped_face, write_pictures
+from conftest import REAL_VOTES, refused, run_script, striped_face, write_pictures
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.splits import CLASS_NAMES, load_split
 
@@ -31,12 +32,9 @@ def prepare(source, target, *flags):
     return json.loads((target / "dataset.json").read_text())
 
 
-def refused(capsys, source, target):
-    args = ["--source", str(source), "--data-dir", str(target), "--quiet"]
-    assert dataset_preparation.main(args) == 1
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
+def refuse(capsys, source, target, *flags):
+    args = ["--source", source, "--data-dir", target, "--quiet", *flags]
+    return refused(capsys, dataset_preparation, *args)
 
 
 def sizes(target):
@@ -100,7 +98,7 @@ def test_test_folder_alone_makes_a_test_split_alone(capsys, source, tmp_path):
     assert list(described["splits"]) == ["test"]
     assert [p.name for p in (tmp_path / "out").glob("*.pt")] == ["test_data.pt"]
     prepare(source, tmp_path / "full")
-    line = refused(capsys, tmp_path / "unseen", tmp_path / "full")
+    line = refuse(capsys, tmp_path / "unseen", tmp_path / "full")
     assert "choose another --data-dir" in line
     assert sizes(tmp_path / "full")["test"] == 14
 
@@ -134,23 +132,23 @@ def test_any_format_size_and_colour(source, tmp_path):
         torch.testing.assert_close(faces[index], from_grey)
 
 
-def test_unusable_pictures_are_skipped_and_listed(source, tmp_path):
+def test_unusable_images_are_skipped_and_listed(source, tmp_path):
     folder = source / "images" / "train" / "sad"
     Image.new("L", (48, 48), 0).save(folder / "50.png")
-    (folder / "51.png").write_bytes(b"not a picture")
+    (folder / "51.png").write_bytes(b"not an image")
     whole = (folder / "0.png").read_bytes()
     (folder / "52.png").write_bytes(whole[: len(whole) // 2])
     (folder / "notes.txt").write_text("not read at all")
     described = prepare(source, tmp_path / "out")
     reasons = {entry["file"].split("/")[-1]: entry["reason"] for entry in described["skipped"]}
     assert reasons["50.png"] == "all pixels are equal"
-    assert reasons["51.png"] == "not a picture"
+    assert reasons["51.png"] == "not an image"
     assert reasons["52.png"].startswith("unreadable")
     assert len(reasons) == 3
     assert described["splits"]["train"]["classes"]["sad"] == 6
 
 
-def test_identical_pixels_never_stand_in_two_splits(tmp_path, capsys):
+def test_identical_pixels_are_never_in_two_splits(tmp_path, capsys):
     root = tmp_path / "dataset"
     for seed, name in enumerate(("train", "val", "test")):
         write_pictures(root / name, 4, seed)
@@ -165,9 +163,9 @@ def test_identical_pixels_never_stand_in_two_splits(tmp_path, capsys):
     assert described["duplicates"]["conflicts"] == [
         {"happy": ["train/happy/90.png"], "sad": ["val/sad/0.png"]}
     ]
-    told = capsys.readouterr().out
-    assert "1 from val, 2 from train" in told
-    assert "1 of test's 28 pictures stood in train too (3.6%)" in told
+    printed = capsys.readouterr().out
+    assert "1 from val, 2 from train" in printed
+    assert "1 of test's 28 were also in train (3.6%)" in printed
     assert sizes(tmp_path / "out") == {"train": 29, "val": 28, "test": 28}
     seen = {}
     for name in ("train", "val", "test"):
@@ -181,35 +179,35 @@ def test_identical_pixels_never_stand_in_two_splits(tmp_path, capsys):
 def test_unknown_and_missing_class_folders(capsys, source, tmp_path):
     train = source / "images" / "train"
     (train / "sad").rename(train / "sadness")
-    line = refused(capsys, source, tmp_path / "out")
+    line = refuse(capsys, source, tmp_path / "out")
     assert "unknown sadness and missing sad" in line and str(train) in line
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_class_without_usable_pictures(capsys, source, tmp_path):
+def test_class_without_usable_images(capsys, source, tmp_path):
     folder = source / "images" / "train" / "fear"
     for path in folder.iterdir():
         path.write_bytes(b"")
-    assert "no usable picture in fear" in refused(capsys, source, tmp_path / "out")
+    assert "no usable image in fear" in refuse(capsys, source, tmp_path / "out")
 
 
 def test_sources_that_are_no_dataset(capsys, source, tmp_path):
-    line = refused(capsys, tmp_path / "none", tmp_path / "out")
+    line = refuse(capsys, tmp_path / "none", tmp_path / "out")
     assert "is missing; get it with: python download_dataset.py" in line
-    assert "has no train/ folder" in refused(capsys, tmp_path, tmp_path / "out")
+    assert "has no train/ folder" in refuse(capsys, tmp_path, tmp_path / "out")
     shutil.rmtree(source / "images" / "validation")
-    assert "neither validation/ nor test/" in refused(capsys, source, tmp_path / "out")
+    assert "neither validation/ nor test/" in refuse(capsys, source, tmp_path / "out")
 
 
-def test_too_few_pictures_to_split(capsys, tmp_path):
+def test_too_few_images_to_split(capsys, tmp_path):
     write_pictures(tmp_path / "data" / "train", 2, 0)
     write_pictures(tmp_path / "data" / "validation", 1, 1)
-    assert "too few pictures" in refused(capsys, tmp_path / "data", tmp_path / "out")
+    assert "too few images of a class" in refuse(capsys, tmp_path / "data", tmp_path / "out")
 
 
 def test_target_that_cannot_be_written(capsys, source, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot write to folder" in refused(capsys, source, tmp_path / "file" / "out")
+    assert "cannot write to folder" in refuse(capsys, source, tmp_path / "file" / "out")
 
 
 def test_failure_keeps_the_older_splits(capsys, source, tmp_path):
@@ -217,15 +215,130 @@ def test_failure_keeps_the_older_splits(capsys, source, tmp_path):
     prepare(source, target)
     before = {path.name: path.read_bytes() for path in target.iterdir()}
     shutil.rmtree(source / "images" / "validation" / "fear")
-    refused(capsys, source, target)
+    refuse(capsys, source, target)
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+# -- votes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """A dataset whose files are named by their row; two labels of three are those of the table."""
+    root, rng = tmp_path / "numbered", np.random.default_rng(0)
+    for start, (split, per_class) in enumerate((("train", 6), ("val", 3), ("test", 3))):
+        for label, name in enumerate(CLASS_NAMES):
+            (root / split / name).mkdir(parents=True)
+            for number in range(per_class):
+                raters = (label + (number % 3 == 2)) % 7
+                row = 7000 * start + 49 * number + 7 * label + raters  # row % 7 is what they say
+                image = Image.fromarray(striped_face(label, rng))
+                image.save(root / split / name / f"{row}.png")
+    return root
+
+
+def change_rows(table, path, rows):
+    """Writes `table` to `path`, with other counts on some rows."""
+    lines = table.read_text().splitlines()
+    for row, counts in rows.items():
+        lines[1 + row] = f"Training,fer{row:07}.png,{counts}"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+NO_FACE, CONTEMPT, UNDECIDED = "0,0,1,0,0,0,0,0,0,9", "2,0,0,0,0,0,0,8,0,0", "5,5,0,0,0,0,0,0,0,0"
+
+
+def test_votes_are_looked_up_by_row(numbered, votes_table, tmp_path, capsys):
+    # in train: angry's first two; in val and test: angry's first
+    rows = {0: NO_FACE, 49: CONTEMPT, 7000: NO_FACE, 14000: UNDECIDED}
+    table = change_rows(votes_table, tmp_path / "table.csv", rows)
+    described = prepare(numbered, tmp_path / "out", "--votes", table)
+    assert sizes(tmp_path / "out") == {"train": 41, "val": 21, "test": 21}, "one is left out"
+    train, val, test = (load_split(tmp_path / "out", n) for n in ("train", "val", "test"))
+    # train begins with angry's rows 49 (contempt), 99 (the raters: disgust), 147, 196, 246
+    assert train.labels[:5].tolist() == [0] * 5
+    assert train.majority[:5].tolist() == [-1, 1, 0, 0, 1]
+    assert train.agreement[:5].tolist() == [8, 7, 7, 7, 7]
+    expected = [[0, 0, 0, 0, 1, 0, 0], [0, 7 / 9, 2 / 9, 0, 0, 0, 0]]
+    torch.testing.assert_close(train.votes[:2], torch.tensor(expected))
+    assert val.majority[0] == -1 and val.agreement[0] == 0 and val.votes[0, 6] == 1
+    assert test.majority[0] == -1 and test.votes[0].tolist() == [0, 0, 0, 0.5, 0.5, 0, 0]
+    votes = described["votes"]
+    assert votes["file"] == table.as_posix()
+    assert votes["sha256"] == hashlib.sha256(table.read_bytes()).hexdigest()
+    assert votes["no_face_left_out_of_train"] == ["train/angry/0.png"]
+    assert votes["splits"] == {
+        "train": {"majority": 40, "contempt": 1},
+        "val": {"majority": 20, "contempt": 0},
+        "test": {"majority": 20, "contempt": 0},
+    }
+    # of 84 images a third contradict the raters; four that agree have no majority for a class
+    assert votes["label_agrees_with_majority"] == round((56 - 4) / (84 - 4), 4)
+    assert described["splits"]["train"]["classes"]["angry"] == 5
+    printed = capsys.readouterr().out
+    assert "the label agrees with it on 65.0% of them" in printed
+    assert "as most raters see no face: 1 images" in printed and "train/angry/0.png" in printed
+
+
+def test_table_shifted_by_one_row_is_refused(numbered, votes_table, tmp_path, capsys):
+    target = tmp_path / "out"
+    prepare(numbered, target, "--votes", votes_table)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    header, first, *others = votes_table.read_text().splitlines()
+    shifted = tmp_path / "shifted.csv"
+    shifted.write_text("\n".join([header, *others, first]))
+    line = refuse(capsys, numbered, target, "--votes", shifted)
+    assert f"{shifted} is not of these images" in line and "--no-votes" in line
+    shifted.write_text("\n".join([header, *others]))
+    line = refuse(capsys, numbered, target, "--votes", shifted)
+    assert f"{shifted} has 35,886 rows, not 35,887" in line
+    assert "none.csv cannot be read" in refuse(
+        capsys, numbered, target, "--votes", tmp_path / "none.csv"
+    )
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+def test_files_without_numbers_have_no_votes(numbered, votes_table, tmp_path, capsys):
+    folder = numbered / "train" / "sad"
+    next(folder.iterdir()).rename(folder / "portrait.png")
+    line = refuse(capsys, numbered, tmp_path / "out", "--votes", votes_table)
+    assert "train/sad/portrait.png has no votes: its name is not a row" in line
+    assert "--no-votes" in line and not list((tmp_path / "out").iterdir())
+
+
+def test_downloaded_table_is_taken_with_the_downloaded_dataset_alone(
+    numbered, votes_table, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    shutil.copytree(numbered, dataset_preparation.SOURCE)
+
+    def votes_of(*flags):
+        assert dataset_preparation.main(["--quiet", *flags]) == 0
+        return json.loads((tmp_path / "processed_data" / "dataset.json").read_text())["votes"]
+
+    assert votes_of() is None, "it is not there yet"
+    assert "votes: none; models are trained on and judged by the labels" in capsys.readouterr().out
+    assert load_split("processed_data", "train").votes is None
+    shutil.copy(votes_table, "data/fer2013new.csv")
+    assert votes_of()["file"] == "data/fer2013new.csv"
+    assert load_split("processed_data", "train").votes is not None
+    assert votes_of("--source", str(numbered)) is None, "a dataset of other images"
+    assert votes_of("--no-votes") is None
+    with pytest.raises(SystemExit, match="2"):
+        dataset_preparation.main(["--no-votes", "--votes", "data/fer2013new.csv"])
 
 
 @pytest.mark.slow
 def test_real_dataset(real_archive, tmp_path):
     shutil.unpack_archive(real_archive, tmp_path / "dataset")
-    described = prepare(tmp_path / "dataset", tmp_path / "out")
+    flags = ["--votes", REAL_VOTES] if REAL_VOTES.is_file() else []
+    described = prepare(tmp_path / "dataset", tmp_path / "out", *flags)
     read = sum(split["images"] for split in described["splits"].values())
     removed = sum(described["duplicates"]["removed"].values())
-    assert read + removed + len(described["skipped"]) == 28_709 + 3_589
+    no_face = len(described["votes"]["no_face_left_out_of_train"]) if flags else 0
+    assert read + removed + len(described["skipped"]) + no_face == 32_127
     assert removed > 300 and len(described["duplicates"]["conflicts"]) > 10
+    if flags:
+        assert 0.67 < described["votes"]["label_agrees_with_majority"] < 0.69
