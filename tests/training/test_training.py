@@ -163,8 +163,11 @@ def test_weights_are_those_of_the_best_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "validate", validate)
     result = train(tmp_path / "c.pth", change(low_resolution_fraction=0.25))
     assert result.best_epoch == 2
-    assert same_weights(result.model.state_dict(), seen[1])
-    assert not same_weights(result.model.state_dict(), seen[3])
+    found = result.model.state_dict()
+    # filters and matrices are rounded as their file has them
+    stored = {k: v.half().float() if v.ndim > 1 else v for k, v in seen[1].items()}
+    assert same_weights(found, stored)
+    assert not same_weights(found, seen[3])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -467,7 +470,7 @@ def test_mean_loss_of_the_processes_is_that_of_the_whole_batch(monkeypatch, targ
     recipe = change(class_weights="balanced", targets=targets, **PLAIN | {"batch_size": 8})
     one = Trainer(linear(7), split, recipe)
     count = one.batch_size
-    batch, logits = torch.randperm(count), torch.randn(count, 7)
+    batch, logits = one.image_weights.argsort(), torch.randn(count, 7)
     whole = one.loss(logits, batch)
     weights = one.image_weights[batch]
     assert not weights[: count // 2].sum().isclose(weights[count // 2 :].sum())
@@ -483,6 +486,6 @@ def test_loss_with_balanced_weights_is_torchs():
     uneven = TRAIN.take(torch.arange(30))  # 20 of class 0, 10 of class 1
     one = Trainer(linear(7), uneven, change(class_weights="balanced", augmentation=None))
     logits, rows = torch.randn(30, 7), torch.arange(30)
-    weight = torch.tensor([30 / (7 * 20), 30 / (7 * 10), 1, 1, 1, 1, 1])
+    weight = torch.tensor([30 / (7 * 20), 30 / (7 * 10), *[30 / 7] * 5])
     expected = F.cross_entropy(logits, uneven.labels, weight, label_smoothing=0.1)
     torch.testing.assert_close(one.loss(logits, rows), expected)
