@@ -86,7 +86,7 @@ def fail(folder, capsys):
 
 def paired(text):
     """Returns the lines about McNemar's tests joined, so that breaks do not matter."""
-    return " ".join(text.split("McNemar's test\n")[1].split())
+    return " ".join(text.split("McNemar's test on the same images\n")[1].split())
 
 
 def test_table_holds_the_numbers_in_the_order_of_teaching(tmp_path, capsys):
@@ -423,7 +423,8 @@ def _with_test(**values):
         _with_test(accuracy="many"),
         _with_test(accuracy=float("nan")),
         _with_test(accuracy_interval=[0.1]),
-        _with_test(macro_f1_interval=[0.1, 7]),
+        _with_test(accuracy_interval=[0.1, 7]),
+        _with_test(raters={"n": 3, "accuracy": 0.5}),
     ],
 )
 def test_a_faulty_metrics_file_is_named(tmp_path, capsys, content):
