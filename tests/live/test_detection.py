@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from conftest import drawn_frame
 from ferlab.data.images import read_pixels
@@ -98,6 +99,21 @@ def test_a_live_face_and_a_prepared_image_are_the_same_tensor(tmp_path, size, mo
         assert torch.equal(live, prepared)
     else:  # grey read as three equal channels may be rounded the other way
         assert (live - prepared).abs().max() <= 1.01 / 127.5
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 48, 48), (1, 48, 48), (3, 61, 77), (3, 300, 300), (1, 20, 30), (5, 3, 97, 97)]
+)
+def test_preprocessing_is_torchvisions(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    pixels = torch.from_numpy(pixels)
+    steps = [
+        v2.Grayscale(),
+        v2.Resize((48, 48), antialias=True),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize([0.5], [0.5]),
+    ]
+    assert torch.equal(preprocess(pixels), v2.Compose(steps)(pixels))
 
 
 def test_iou():

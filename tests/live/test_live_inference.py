@@ -1,7 +1,8 @@
-"""The live program, end to end: on the drawn clip with its true labels, on real media, faults."""
+"""The live program from end to end: on the drawn clip, on real media, with bad input."""
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,16 +18,21 @@ from test_sources import FakeCamera
 import live_inference
 from advanced_network import CNN
 from conftest import ROOT, assert_one_line_error, drawn_frame, run_script
-from ferlab.data.splits import CLASS_NAMES
-from ferlab.live import frames, sources
+from ferlab.constants import CLASS_NAMES
+from ferlab.data.preprocessing import preprocess
+from ferlab.live import detection, frames, sources
+from ferlab.live import weights as default
 from ferlab.live.classifier import Classifier, PackedConvolution, as_input
+from ferlab.sample.dataset import sample_face, write_sample_clip
+from ferlab.training.checkpoint import save_model
 
+FACES, BATCH, EPOCHS = 896, 64, 8  # of the network that the tests use
 MEDIA = ROOT.parent / "shared" / "media"
 
 
 @pytest.fixture(scope="module")
 def media():
-    """Real faces and clips; skips where they are not at hand."""
+    """Real faces and clips; skips where they are not available."""
     if not MEDIA.is_dir():
         pytest.skip("the real media are not on this machine")
     return MEDIA
@@ -34,18 +40,29 @@ def media():
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """A folder with the drawn clip, its truth, and a CNN trained on other drawn people."""
-    from ferlab.sample.dataset import write_sample_clip, write_sample_dataset
-
+    """A folder with the drawn clip, its labels, and a small CNN trained on other drawn people."""
     folder = tmp_path_factory.mktemp("sample")
-    write_sample_dataset(folder / "pictures", {"train": 1600, "validation": 400}, quiet=True)
     write_sample_clip(folder, quiet=True)
-    flags = ["--data-dir", folder / "splits"]
-    result = run_script("dataset_preparation.py", "--source", folder / "pictures", *flags)
-    assert result.returncode == 0, result.stderr
-    recipe = ["--preset", "quick", "--batch-size", "64", "--quiet"]
-    result = run_script("advanced_network.py", *flags, "--results-dir", folder, *recipe)
-    assert result.returncode == 0, result.stderr
+    rng, classes = np.random.default_rng(0), len(CLASS_NAMES)
+    labels = torch.arange(FACES) % classes
+    faces = [sample_face(CLASS_NAMES[label], number, rng) for number, label in enumerate(labels)]
+    images = preprocess(torch.from_numpy(np.stack(faces))[:, None])
+    torch.manual_seed(0)
+    config = {"classes": classes, "widths": [16, 32, 64], "blocks": 1}
+    model = CNN(**config)
+    steps = EPOCHS * (FACES // BATCH)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, steps)
+    for step in range(steps):
+        if step % (FACES // BATCH) == 0:
+            order = torch.randperm(FACES).split(BATCH)
+        rows = order[step % (FACES // BATCH)]
+        batch = images[rows].flip(-1) if step % 2 else images[rows]
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(batch), labels[rows]).backward()
+        optimizer.step()
+        schedule.step()
+    save_model(folder / "advanced_model.pth", "advanced", model, config, CLASS_NAMES, 1.0, {})
     return folder
 
 
@@ -74,13 +91,13 @@ def clip_run(sample, tmp_path_factory):
     return out, result
 
 
-def test_expressions_of_the_clip_are_seen(sample, clip_run):
+def test_expressions_of_the_clip_are_recognised(sample, clip_run):
     truth = {row["frame"]: row for row in rows_of(sample / "clip.csv")}
     rows = rows_of(clip_run[0] / "faces.csv")
     found = {row["frame"] for row in rows}
     assert len(found) >= 0.95 * len(truth)
-    right = [row["expression"] == truth[row["frame"]]["expression"] for row in rows]
-    assert np.mean(right) > 0.7
+    correct = [row["expression"] == truth[row["frame"]]["expression"] for row in rows]
+    assert np.mean(correct) > 0.7
     assert {row["expression"] for row in rows} >= set(CLASS_NAMES)
 
 
@@ -109,7 +126,12 @@ def test_the_video_of_the_clip(sample, clip_run):
 
 def test_the_summary_of_the_clip(clip_run):
     text = clip_run[1].stdout
-    for part in ("364 frames", "frames/s", "seconds of each expression:", "milliseconds a frame:"):
+    for part in (
+        "364 frames",
+        "frames/s",
+        "seconds of each expression:",
+        "milliseconds per frame:",
+    ):
         assert part in text
     for stage in ("capture", "detection", "classification", "drawing"):
         assert stage in text
@@ -135,7 +157,7 @@ def test_max_frames_and_min_confidence(sample, weights, tmp_path, capsys):
 
 
 def test_the_whole_network_and_the_fast_one_agree(weights):
-    """Folded, packed and in bfloat16, it says what evaluation says."""
+    """Folded, packed and in bfloat16, it predicts what the plain network predicts."""
     classifier = Classifier(weights, "advanced", CNN)
     content = torch.load(weights, weights_only=True)
     model = CNN(**content["config"])
@@ -148,7 +170,9 @@ def test_the_whole_network_and_the_fast_one_agree(weights):
     assert np.abs(classifier(faces) - expected).max() < 0.03
     assert classifier([]).shape == (0, 7)
     packed = [m for m in classifier.model.modules() if isinstance(m, PackedConvolution)]
-    assert len(packed) >= 13 or not torch.backends.mkldnn.is_available()
+    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(packed) == len(convolutions) or not torch.backends.mkldnn.is_available()
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in classifier.model.modules())
 
 
 def test_a_torch_without_the_packing_operators(weights, monkeypatch):
@@ -162,10 +186,10 @@ def test_a_torch_without_the_packing_operators(weights, monkeypatch):
     assert np.abs(Classifier(weights, "advanced", CNN)([face]) - expected).max() < 0.02
 
 
-# -- pictures ----------------------------------------------------------------------------------
+# -- images --------------------------------------------------------------------------------------
 
 
-def test_a_picture(weights, tmp_path, capsys):
+def test_an_image(weights, tmp_path, capsys):
     frame, boxes = drawn_frame([(180, 200, 70), (460, 260, 90)])
     cv2.imwrite(str(tmp_path / "two.png"), frame)
     args = ["--source", tmp_path / "two.png", "--weights", weights, "--no-window"]
@@ -178,7 +202,7 @@ def test_a_picture(weights, tmp_path, capsys):
     assert cv2.imread(str(tmp_path / "out.jpg")).shape == frame.shape
 
 
-def test_a_folder_of_pictures(weights, tmp_path, capsys):
+def test_a_folder_of_images(weights, tmp_path, capsys):
     folder = tmp_path / "pictures"
     folder.mkdir()
     cv2.imwrite(str(folder / "a.png"), drawn_frame([(320, 240, 90)])[0])
@@ -216,21 +240,21 @@ def test_a_camera_unplugged_leaves_video_and_log_whole(weights, tmp_path, monkey
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert "error: camera 0 delivers no more frames" in captured.err
-    assert "a frame's age when shown" in captured.out
+    assert "latency from camera to display" in captured.out
     monkeypatch.undo()
     assert len(frames_of(video)[0]) > 10 and len(rows_of(log)) > 5
     assert {row["face_id"] for row in rows_of(log)} == {"1"}
 
 
-def test_a_slow_detector_does_not_hold_up_a_live_source(weights, tmp_path, monkeypatch):
-    haar = live_inference.HaarDetector
+def test_a_slow_detector_does_not_delay_a_live_source(weights, tmp_path, monkeypatch):
+    haar = detection.HaarDetector
 
     class Slow(haar):
         def __call__(self, frame, gray):
             time.sleep(0.4)
             return super().__call__(frame, gray)
 
-    monkeypatch.setattr(live_inference, "HaarDetector", Slow)
+    monkeypatch.setattr(detection, "HaarDetector", Slow)
     monkeypatch.setattr(frames, "RETRY_SECONDS", 0.3)
     cameras = [FakeCamera(film(0.03))]
     monkeypatch.setattr(
@@ -240,7 +264,7 @@ def test_a_slow_detector_does_not_hold_up_a_live_source(weights, tmp_path, monke
     args = ["--weights", str(weights), "--no-window", "--log", str(log), "--quiet"]
     assert live_inference.main(args) == 1
     numbers = [int(row["frame"]) for row in rows_of(log)]
-    assert len(numbers) > 15, "followed between searches"
+    assert len(numbers) > 15, "tracked between detections"
     assert np.median(np.diff(numbers)) == 1
 
 
@@ -255,7 +279,7 @@ def test_a_slow_detector_does_not_hold_up_a_live_source(weights, tmp_path, monke
         (["--weights", "none.pth"], "none.pth is missing; train it with: python advanced_network"),
         (["--detector", "yunet"], "needs its model; add --detector-model"),
         (["--detector", "yunet", "--detector-model", "x.onnx"], "x.onnx is missing"),
-        (["--source", "sample", "--output", "x.gif"], "a video's name ends in"),
+        (["--source", "sample", "--output", "x.gif"], "the name of a video ends in"),
     ],
 )
 def test_one_line_for_what_is_wrong(sample, weights, tmp_path, args, part):
@@ -274,15 +298,15 @@ def test_the_source_is_never_written_over(weights, tmp_path, capsys):
     assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), frame)
 
 
-def test_one_picture_file_for_several_pictures(weights, tmp_path, capsys):
+def test_one_image_file_for_several_images(weights, tmp_path, capsys):
     for name in "ab":
         cv2.imwrite(str(tmp_path / f"{name}.png"), drawn_frame([(320, 240, 90)])[0])
     log = tmp_path / "faces.csv"
     log.write_text("of an earlier run")
     args = ["--weights", weights, "--no-window", "--source", tmp_path, "--log", log]
     assert live_inference.main([*map(str, args), "--output", str(tmp_path / "c.png")]) == 1
-    assert "of several pictures, name a folder" in capsys.readouterr().err
-    assert log.read_text() == "of an earlier run", "nothing is lost for a fault in the flags"
+    assert "for several images, name a folder" in capsys.readouterr().err
+    assert log.read_text() == "of an earlier run", "bad flags overwrite nothing"
 
 
 def test_foreign_weights(tmp_path):
@@ -299,6 +323,51 @@ def test_bad_usage():
         ["--min-confidence", "2"],
     ):
         assert run_script("live_inference.py", *args).returncode == 2
+
+
+def test_default_weights(weights, tmp_path, monkeypatch, capsys):
+    """The user's own weights come before the shipped ones, which any folder's run finds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(default, "REFERENCE_DIR", tmp_path / "shipped")
+    image = tmp_path / "face.png"
+    cv2.imwrite(str(image), drawn_frame([(320, 240, 90)])[0])
+    args = ["--source", str(image), "--no-window"]
+    assert live_inference.main(args) == 1
+    missing = "error: results/advanced_model.pth is missing; train it with: python advanced_network"
+    assert missing in capsys.readouterr().err
+    for folder in ("shipped", "shipped/votes", "results", "results/votes"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(weights, tmp_path / folder)
+        assert live_inference.main(args) == 0
+        assert f"{folder}/advanced_model.pth\n" in capsys.readouterr().out.split("weights: ")[1]
+
+
+@pytest.mark.parametrize("script", ["live_inference.py", "export_onnx.py"])
+@pytest.mark.parametrize(("flag", "code"), [("--help", 0), ("--nonsense", 2)])
+def test_help_and_bad_usage_import_nothing_heavy(script, flag, code):
+    """What takes more than a second: torch, and whatever brings torch or SciPy along."""
+    program = (
+        "import runpy, sys\n"
+        "try:\n    runpy.run_path(sys.argv[1], run_name='__main__')\n"
+        "finally:\n    print({'torch', 'scipy', 'cv2', 'numpy'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program, ROOT / script, flag]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert result.returncode == code and result.stdout.endswith("set()\n"), result.stderr
+
+
+def test_the_first_frame_needs_only_torch(weights):
+    """torchvision, SciPy, scikit-learn and matplotlib would delay it by seconds."""
+    program = (
+        "import sys, live_inference\n"
+        "assert live_inference.main(sys.argv[1:]) == 0\n"
+        "slow = {'torchvision', 'torch._dynamo', 'scipy', 'sklearn', 'matplotlib'}\n"
+        "print(slow & set(sys.modules))"
+    )
+    args = ["--source", "sample", "--no-window", "--max-frames", "1", "--quiet"]
+    command = [sys.executable, "-c", program, *args, "--weights", weights]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert result.stdout == "set()\n", result.stdout + result.stderr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have a display")
@@ -332,7 +401,7 @@ def test_ctrl_c_leaves_a_playable_video(sample, weights, tmp_path, number):
 # -- real faces --------------------------------------------------------------------------------
 
 
-def test_real_clip_finds_no_fewer_faces_than_a_search_of_every_frame(media, tmp_path):
+def test_real_clip_has_no_fewer_faces_than_a_detection_in_every_frame(media, tmp_path):
     """The truth: one, none, one, none, three, one (segments.json). Plain: 1.134 a frame."""
     clip, log = media / "live_mix_640x480.mp4", tmp_path / "faces.csv"
     args = ["--source", clip, "--no-window", "--log", log, "--quiet"]
@@ -343,7 +412,7 @@ def test_real_clip_finds_no_fewer_faces_than_a_search_of_every_frame(media, tmp_
     segments = json.loads((media / "segments.json").read_text())[clip.name]
     truth = np.concatenate([np.full(s["last"] - s["first"] + 1, s["true_faces"]) for s in segments])
     assert counts.mean() >= 1.134
-    assert np.minimum(counts, truth).mean() >= 1.073, "true faces of a search of every frame"
+    assert np.minimum(counts, truth).mean() >= 1.073, "true faces of a detection in every frame"
     assert np.maximum(counts - truth, 0).mean() <= 0.07, "and no more false ones"
     assert not counts[truth == 0].any()
 
@@ -367,17 +436,17 @@ def test_posed_expressions(media, tmp_path, name, expression):
     assert row["expression"] == expression
 
 
-def test_the_detectors_work_in_a_thread_of_their_own(sample, weights, monkeypatch):
+def test_the_detector_has_a_thread_of_its_own(sample, weights, monkeypatch):
     import threading
 
     threads = set()
 
-    class Noting(live_inference.HaarDetector):
+    class Noting(detection.HaarDetector):
         def __call__(self, frame, gray):
             threads.add(threading.current_thread())
             return super().__call__(frame, gray)
 
-    monkeypatch.setattr(live_inference, "HaarDetector", Noting)
+    monkeypatch.setattr(detection, "HaarDetector", Noting)
     args = ["--source", sample / "clip.mp4", "--weights", weights, "--no-window", "--quiet"]
     assert live_inference.main([*map(str, args), "--max-frames", "20"]) == 0
     assert len(threads) == 1 and threading.main_thread() not in threads

@@ -37,7 +37,7 @@ def display():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Untrained weights: what the labels say does not matter here."""
+    """Untrained weights: the predictions do not matter here."""
     from advanced_network import CNN
     from ferlab.data.splits import CLASS_NAMES
 
@@ -91,7 +91,7 @@ class Demo:
         time.sleep(0.5)
 
     def quit(self, press, *key):
-        """Does what ends the program, again where it went lost; returns as `end` does."""
+        """Presses until the program ends, since events can get lost; returns the same as `end`."""
         for _ in range(10):
             press(*key)
             try:
@@ -111,7 +111,7 @@ class Demo:
         connection.close()
 
     def screenshot(self):
-        """Saves a screenshot with the program's own key; returns the picture."""
+        """Saves a screenshot with the program's own key; returns the image."""
         before = set(self.folder.glob("screenshot_*.png"))
         while not (new := set(self.folder.glob("screenshot_*.png")) - before):
             self.press("s")
@@ -181,7 +181,7 @@ def test_every_screenshot_has_a_file(demo, tmp_path):
     code, out, err = program.quit(program.press, "q")
     assert code == 0, err
     written = [line.split()[-1] for line in out.splitlines() if line.startswith("wrote")]
-    assert len(written) > 2, "more than the second has"
+    assert len(written) > 2, "several in one second"
     assert sorted(written) == sorted(path.name for path in tmp_path.glob("screenshot_*.png"))
 
 
@@ -204,10 +204,10 @@ def test_a_video_plays_at_its_own_speed(demo):
     code, out, err = program.end(60)
     assert code == 0, err
     rate = float(out.split(" frames/s")[0].split()[-1])
-    assert rate < 33, "and no faster; how much slower is the machine's affair"
+    assert rate < 33, "not faster; slow machines are slower"
 
 
-def test_a_picture_stays_until_a_key(demo, tmp_path):
+def test_an_image_stays_until_a_key(demo, tmp_path):
     path = tmp_path / "face.png"
     cv2.imwrite(str(path), drawn_frame([(320, 240, 90)])[0])
     program = demo("--source", path)
