@@ -99,13 +99,13 @@ def resized(video: Path, new: tuple[int, int], folder: Path) -> Path:
     return target
 
 
-def read_truth(path: Path, frames: int) -> np.ndarray:
-    """Returns int `(frames,)`: the true number of faces in each frame.
+def read_truth(path: Path) -> list[tuple[int, int, int]]:
+    """Returns the rows first, last, faces: the frames from first to last show that many faces.
 
     Raises:
-        UserError: the file is not a CSV with the columns first, last, faces.
+        UserError: the file is not a CSV with these columns.
     """
-    truth = np.zeros(frames, int)
+    spans = []
     columns = ("first", "last", "faces")
     for number, row in enumerate(read_rows(path, columns, "--truth"), start=2):
         try:
@@ -114,6 +114,14 @@ def read_truth(path: Path, frames: int) -> np.ndarray:
             raise UserError(f"--truth {path}, line {number}: {error}") from error
         if min(first, faces) < 0 or last < first:
             raise UserError(f"--truth {path}, line {number}: must have 0 <= first <= last, faces")
+        spans.append((first, last, faces))
+    return spans
+
+
+def faces_per_frame(spans: list[tuple[int, int, int]], frames: int) -> np.ndarray:
+    """Returns int `(frames,)`: the true number of faces in each frame; 0 outside of the spans."""
+    truth = np.zeros(frames, int)
+    for first, last, faces in spans:
         truth[first : last + 1] = faces
     return truth
 
@@ -255,14 +263,15 @@ def main(argv: list[str] | None = None) -> int:
         help="duration of the measurement of latency for each program, seconds",
     )
     args = parser.parse_args(argv)
+    spans = read_truth(args.truth) if args.truth else None
     weights = args.weights or default_weights()
     print(f"weights: {weights}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         for clip, label in clips(args.source, args.sizes, Path(name)):
             ours, plain = measure_ours(clip, weights), measure_plain(clip, weights)
             frames, truth = len(plain["counts"]), None
-            if args.truth:
-                truth = read_truth(args.truth, frames)
+            if spans:
+                truth = faces_per_frame(spans, frames)
             elif not args.source:
                 truth = np.ones(frames, int)
             columns = (
