@@ -26,7 +26,7 @@ from ferlab.live.classifier import Classifier, PackedConvolution, as_input
 from ferlab.sample.dataset import sample_face, write_sample_clip
 from ferlab.training.checkpoint import save_model
 
-FACES, BATCH, EPOCHS = 896, 64, 8  # of the network that the tests use
+FACES, BATCH, EPOCHS = 1400, 32, 6  # of the network that the tests use
 MEDIA = ROOT.parent / "shared" / "media"
 
 
@@ -48,11 +48,11 @@ def sample(tmp_path_factory):
     faces = [sample_face(CLASS_NAMES[label], number, rng) for number, label in enumerate(labels)]
     images = preprocess(torch.from_numpy(np.stack(faces))[:, None])
     torch.manual_seed(0)
-    config = {"classes": classes, "widths": [16, 32, 64], "blocks": 1}
+    config = {"classes": classes, "widths": [16, 32, 64, 64], "blocks": 1}
     model = CNN(**config)
     steps = EPOCHS * (FACES // BATCH)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.005, steps)
     for step in range(steps):
         if step % (FACES // BATCH) == 0:
             order = torch.randperm(FACES).split(BATCH)
@@ -276,7 +276,10 @@ def test_a_slow_detector_does_not_delay_a_live_source(weights, tmp_path, monkeyp
     [
         (["--source", "none.mp4"], "none.mp4 is missing; --source takes"),
         (["--source", "97"], "camera 97 cannot be opened"),
-        (["--weights", "none.pth"], "none.pth is missing; train it with: python advanced_network"),
+        (
+            ["--source", "sample", "--weights", "none.pth"],
+            "none.pth is missing; train it with: python advanced_network",
+        ),
         (["--detector", "yunet"], "needs its model; add --detector-model"),
         (["--detector", "yunet", "--detector-model", "x.onnx"], "x.onnx is missing"),
         (["--source", "sample", "--output", "x.gif"], "the name of a video ends in"),
@@ -311,7 +314,8 @@ def test_one_image_file_for_several_images(weights, tmp_path, capsys):
 
 def test_foreign_weights(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "foreign.pth")
-    result = run_script("live_inference.py", "--no-window", "--weights", tmp_path / "foreign.pth")
+    args = ["--source", "sample", "--no-window"]
+    result = run_script("live_inference.py", *args, "--weights", tmp_path / "foreign.pth")
     assert_one_line_error(result, "is not a weights file of this project")
 
 
