@@ -3,13 +3,11 @@
     python tune_hyperparameters.py basic_nn.py --trials 20 --epochs 10 --dropout 0
 
 Each trial trains the script's model with other values of its flags; the first with its defaults.
-After a fifth of the epochs, and after three fifths, only the best third of the trials continues
-(successive halving). Flags that are not listed below go to the script, as --dropout above, and are
-not searched.
+After a fifth of the epochs, and after three fifths, only the best third of the trials continues.
+Flags that are not listed below go to the script, as --dropout above, and are not searched.
 
 After Ctrl-C or a kill, the same command continues the study; several processes may run it at once.
-The result is a command to paste. Its val accuracy is the best of many, so it is optimistic. The
-test split is never read here.
+The result is a command to paste. The best val accuracy of many is optimistic; test is never read.
 """
 
 import argparse
@@ -93,18 +91,19 @@ def make_job(args: argparse.Namespace, extra: list[str]) -> Job:
     return Job(module, script_parser, flags, own, defaults)
 
 
-def train(trial, job: Job, flags: list[str], splits: dict, device, bar) -> float:
-    """Trains what the script trains with `flags`; returns the best val accuracy of its epochs.
+def train(trial, job: Job, splits: dict, device, bar) -> float:
+    """Trains what the script trains with a trial's flags; returns the best val accuracy.
 
     Raises:
         TrialPruned: the trial is not in the best third, or its loss is not finite.
     """
     from optuna import TrialPruned
 
-    from ferlab import stage
+    from ferlab import stage, tuning
     from ferlab.training.device import precision_name
     from ferlab.training.trainer import Trainer
 
+    flags = tuning.suggest(trial, job.defaults, job.args.seed)
     args = job.parser.parse_args([*job.flags, *flags])
     setup = job.module.setup(args)
     recipe = stage.recipe_of(setup, args, precision_name(args.precision, device))
@@ -139,8 +138,7 @@ def search(study, job: Job, splits: dict, args: argparse.Namespace) -> None:
 
     def objective(trial) -> float:
         try:
-            flags = tuning.suggest(trial, job.defaults, args.seed)
-            return train(trial, job, flags, splits, device, bar)
+            return train(trial, job, splits, device, bar)
         except KeyboardInterrupt:
             tuning.retry(study, study.trials[trial.number])
             raise
@@ -183,7 +181,9 @@ def main(argv: list[str] | None = None) -> int:
         state = f"{tuning.done(study)} of {args.trials} trials are in {place}"
         raise KeyboardInterrupt(f"{state}; the same command continues") from interrupt
     except tuning.STORAGE_FAULTS as error:
-        fault = str(error.__cause__ or error).splitlines()[0]
+        while error.__context__:
+            error = error.__context__
+        fault = str(error).split("\n")[0]
         raise UserError(f"{place}: {fault}; once mended, the same command continues") from error
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
     facts = {"study": f"{name} in {place}", "data": f"{args.data_dir}: {sizes}; test was not read"}

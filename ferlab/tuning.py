@@ -22,7 +22,8 @@ WIDTHS = ("256 128", "512 256", "1024", "1024 512", "1024 512 256", "2048 1024")
 LINEAR = {"dropout": (0.0, 0.6), "augment-strength": (0.0, 2.0)}  # lowest and highest value
 HEARTBEAT, GRACE = 10, 60  # seconds: between two heartbeats; without one, until a trial is lost
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-STORAGE_FAULTS = (SQLAlchemyError, optuna.exceptions.OptunaError)
+# Optuna 5.0 raises UnboundLocalError where it cannot write that a trial has failed.
+STORAGE_FAULTS = (SQLAlchemyError, optuna.exceptions.OptunaError, UnboundLocalError)
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeat and plots
@@ -184,7 +185,6 @@ def write_results(study: optuna.Study, path: Path, rung: int, text: str) -> None
     frame["duration"] = pandas.to_timedelta(frame["duration"]).dt.total_seconds()
     frame = frame.round({"value": 6, "duration": 2})
     write_text(Path(f"{path}.csv"), frame.to_csv(index=False, lineterminator="\n"))
-
     matplotlib.use("Agg")  # before pyplot and whatever the environment says
     from matplotlib import pyplot
     from optuna.visualization.matplotlib import plot_optimization_history, plot_slice
