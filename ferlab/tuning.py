@@ -189,7 +189,7 @@ def write_results(study: optuna.Study, path: Path, rung: int, text: str) -> None
     from matplotlib import pyplot
     from optuna.visualization.matplotlib import plot_optimization_history, plot_slice
 
-    with matplotlib.rc_context():  # Optuna changes the style
+    with matplotlib.rc_context(), warnings.catch_warnings(action="ignore"):  # style, few trials
         for name, draw, shown_study, label in (
             ("history", plot_optimization_history, study, "val accuracy"),
             ("slice", plot_slice, at_epoch(study, rung), f"val accuracy, epoch {rung}"),

@@ -21,6 +21,8 @@ import tune_hyperparameters
 from ferlab import tuning
 from ferlab.training.trainer import Trainer
 
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
 
 @pytest.fixture(scope="module")
 def blind_dir(data_dir, tmp_path_factory):
@@ -186,12 +188,11 @@ def test_storage_study_and_timeout(blind_dir, tmp_path):
 )
 def test_other_scripts(blind_dir, tmp_path, model, script):
     more = ["--preset", "quick"] if model == "advanced" else []
-    command = words(script, blind_dir, tmp_path, 2, 1, "--precision", "float32", *more)
+    command = words(script, blind_dir, tmp_path, 1, 1, "--precision", "float32", *more)
     assert tune(*command) == 0
-    first, second = trials_in(tmp_path, model)
+    [row] = trials_in(tmp_path, model)
     searched = [f"params_{name}" for name in tune_hyperparameters.SEARCH[script]]
-    assert {name for name in first if name.startswith("params_")} == set(searched)
-    assert all(first[name] != second[name] for name in set(searched) - {"params_widths"})
+    assert {name for name in row if name.startswith("params_")} == set(searched)
     assert "--precision float32" in text_in(tmp_path, model)
 
 
