@@ -21,7 +21,7 @@ from pathlib import Path
 from ferlab import cli
 from ferlab.data.archive import replace_folder, unpack
 from ferlab.data.kaggle_client import NAME, fetch_from_kaggle
-from ferlab.files import UserError, atomic_path, require_writable, told_of
+from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
 
 SPLITS = ("train", "validation", "valid", "val", "test")
 VOTES_NAME = "fer2013new.csv"
@@ -36,7 +36,7 @@ def draw_sample(target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with told_of(target):
+        with naming_write_errors(target):
             write_sample_dataset(temporary)
             write_sample_clip(temporary)
             replace_folder(temporary, target)

@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 @contextlib.contextmanager
-def told_of(path: str | os.PathLike) -> Iterator[None]:
+def naming_write_errors(path: str | os.PathLike) -> Iterator[None]:
     """Turns an OSError that occurs while `path` is written into a `UserError` that names it."""
     try:
         yield
@@ -36,7 +36,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
-        with told_of(path):
+        with naming_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
             os.close(handle)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferlab.files import UserError, atomic_path, require_writable, told_of
+from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
 from ferlab.live.tracking import Face
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -83,7 +83,7 @@ class VideoFile:
                     f"{self.path} is incomplete, probably because the disk is full; the data "
                     f"are in {self.temporary}; free some space, or choose another --output"
                 )
-            with told_of(self.path):
+            with naming_write_errors(self.path):
                 os.replace(self.temporary, self.path)
 
 
@@ -101,7 +101,7 @@ class FaceLog:
     def __init__(self, path: Path, class_names: Sequence[str]):
         self.path = path
         columns = ["frame", "time_s", "face_id", "x", "y", "w", "h", "expression", "confidence"]
-        with told_of(path):
+        with naming_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("w", newline="", encoding="utf-8", buffering=1)
             self.rows = csv.writer(self.file, lineterminator="\n")
@@ -117,7 +117,7 @@ class FaceLog:
         """
         numbers = [f"{prob:.4f}" for prob in (confidence, *face.probs)]
         row = [frame, f"{time_s:.3f}", face.id, *face.rounded_box(), expression, *numbers]
-        with told_of(self.path):
+        with naming_write_errors(self.path):
             self.rows.writerow(row)
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class FaceLog:
         Raises:
             UserError: the rest cannot be written.
         """
-        with told_of(self.path):
+        with naming_write_errors(self.path):
             self.file.close()
 
 
