@@ -1,5 +1,6 @@
 """The data contract: class names, and split files on disk."""
 
+import errno
 import hashlib
 import io
 import os
@@ -128,16 +129,24 @@ def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
     Args:
         path: the file.
         remedy: what a person can do if the file is missing or broken, as the end of a sentence.
-        mmap: maps the tensors from disk instead of reading them.
+        mmap: maps the tensors from disk instead of reading them, where the file system can.
 
     Raises:
         UserError: the file is missing, unreadable, truncated or not such a dict.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; {remedy}")
+    options = {"map_location": "cpu", "weights_only": True}
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        try:
+            content = torch.load(path, mmap=mmap, **options)
+        except RuntimeError as error:
+            if not mmap or "mmap" not in str(error):
+                raise
+            content = torch.load(path, **options)  # a file system that cannot map files
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EIO, errno.ENOMEM):
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
         raise UserError(f"{path} is damaged or not a file of this project; {remedy}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a file of this project; {remedy}")

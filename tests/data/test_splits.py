@@ -167,3 +167,28 @@ def test_missing_damaged_and_foreign_files(tmp_path):
     torch.save([1, 2, 3], path)
     with pytest.raises(UserError, match="not a file of this project"):
         load_split(tmp_path, "train")
+
+
+def test_a_folder_that_cannot_be_mapped_is_read(tmp_path, monkeypatch):
+    split = make_split(2, seed=0)
+    save_splits({"val": split}, tmp_path)
+    load = torch.load
+
+    def no_mapping(path, mmap=False, **options):
+        if mmap:
+            raise RuntimeError(f"unable to mmap 64 bytes from file <{path}>: No such device (19)")
+        return load(path, **options)
+
+    monkeypatch.setattr(torch, "load", no_mapping)
+    assert torch.equal(load_split(tmp_path, "val").images, split.images)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    save_splits({"val": make_split(2, seed=0)}, tmp_path)
+
+    def forbidden(path, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(torch, "load", forbidden)
+    with pytest.raises(UserError, match=r"cannot read .*val_data\.pt: Permission denied"):
+        load_split(tmp_path, "val")
