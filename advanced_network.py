@@ -22,9 +22,27 @@ from ferlab.constants import IMAGE_SIZE
 from ferlab.files import UserError
 
 PRESETS = {
-    "quick": {"widths": [32, 64, 128, 192], "blocks": 1, "stem_stride": 2, "epochs": 11},
-    "default": {"widths": [64, 128, 256], "blocks": 2, "stem_stride": 2, "epochs": 36},
-    "best": {"widths": [48, 96, 192, 288], "blocks": 2, "stem_stride": 1, "epochs": 120},
+    "quick": {
+        "widths": [32, 64, 128, 192],
+        "blocks": 1,
+        "stem_stride": 2,
+        "low_resolution_epochs": 0.3,
+        "epochs": 11,
+    },
+    "default": {
+        "widths": [64, 128, 256],
+        "blocks": 2,
+        "stem_stride": 2,
+        "low_resolution_epochs": 0.5,
+        "epochs": 36,
+    },
+    "best": {
+        "widths": [48, 96, 192, 288],
+        "blocks": 2,
+        "stem_stride": 1,
+        "low_resolution_epochs": 0.5,
+        "epochs": 120,
+    },
 }
 STEM_WIDTH = 16  # channels of the first convolution, at full resolution
 MOST_STAGES = 5  # each but the first halves the images, from 24x24 or 16x16 down to one pixel
@@ -52,7 +70,6 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--low-resolution-epochs",
         type=cli.fraction,
-        default=0.5,
         metavar="FRACTION",
         help="fraction of the epochs, the first ones, at 32x32",
     )
