@@ -31,7 +31,7 @@ all: $(RESULTS)/comparison.txt  ## the whole pipeline on the Kaggle dataset
 
 demo:  ## the whole pipeline and the live demo on drawn faces, below results/sample/
 	$(MAKE) all results/sample/live.csv SOURCE=data/sample DOWNLOAD=--sample \
-	  DATA=processed_data/sample RESULTS=results/sample CNN_FLAGS="--epochs 24"
+	  DATA=processed_data/sample RESULTS=results/sample CNN_FLAGS="--preset quick --epochs 10"
 
 live: $(VENV)/.installed  ## the live demo on camera 0, with the reference weights
 	$(PY) live_inference.py
