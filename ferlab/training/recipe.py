@@ -77,11 +77,11 @@ def with_targets(split: Split, targets: str) -> tuple[Split, torch.Tensor]:
         `(n, classes)`, rows sum to 1.
 
     Raises:
-        UserError: the targets are votes, and the split has none.
+        UserError: the targets are votes, and the split has none, or no majority to choose by.
     """
     if targets == "labels":
         return split, F.one_hot(split.labels, len(split.class_names)).float()
-    if split.votes is None:
+    if split.votes is None or not (split.majority >= 0).any():
         raise UserError(
             "--targets votes: the splits have no votes; add them with: python download_dataset.py "
             "and: python dataset_preparation.py"
