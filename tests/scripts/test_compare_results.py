@@ -68,9 +68,9 @@ def compare(folder, capsys):
     assert out.startswith(text)
     for line in text.splitlines():  # a path that takes more stays whole, alone in its line
         assert len(line) <= 100 or len(line.split()) == 1
-    with Image.open(folder / "comparison.png") as picture:
-        assert picture.format == "PNG"
-        picture.load()
+    with Image.open(folder / "comparison.png") as image:
+        assert image.format == "PNG"
+        image.load()
     return text
 
 

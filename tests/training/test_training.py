@@ -195,7 +195,7 @@ def test_interrupt_says_what_is_kept(tmp_path, monkeypatch):
     assert len(load_checkpoint(path)["history"]) == 1
 
 
-def test_a_new_run_tells_of_a_stopped_one_that_it_replaces(tmp_path, monkeypatch):
+def test_a_new_run_reports_a_stopped_one_that_it_replaces(tmp_path, monkeypatch):
     path, lines = tmp_path / "c.pth", []
 
     def begin():
@@ -420,9 +420,10 @@ def test_loss_is_the_cross_entropy_with_the_targets():
     assert by_labels.loss(logits, rows).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_splits_without_votes_are_refused():
-    with pytest.raises(UserError, match="the splits have no votes; .*dataset_preparation.py"):
-        with_targets(TRAIN, "votes")
+def test_splits_without_votes_or_without_a_majority_are_refused():
+    for split in (TRAIN, replace(THREE, majority=torch.full((4,), -1))):
+        with pytest.raises(UserError, match="the splits have no votes; .*dataset_preparation.py"):
+            with_targets(split, "votes")
 
 
 def test_balanced_weights_follow_the_targets():
