@@ -119,7 +119,7 @@ def done(study: optuna.Study) -> int:
 def trial_line(trial: FrozenTrial) -> str:
     """Returns a finished trial as a line for people."""
     accuracy = "no val accuracy" if trial.value is None else f"val accuracy {trial.value:.4f}"
-    state = f"{trial.state.name.lower()} after {trial.last_step or 0} epochs"
+    state = f"{trial.state.name.lower()} after epoch {trial.last_step or 0}"
     told = trial.user_attrs.get("fault") or " ".join(flags_of(trial.params))
     return f"trial {trial.number}: {accuracy}, {state}: {told}"
 

@@ -81,7 +81,7 @@ def test_results_files_and_halving(study):
     text = text_in(results)
     assert text in result.stdout and "Traceback" not in result.stderr
     assert re.search(
-        r"^trial 7: val accuracy 0\.\d{4}, \w+ after \d epochs: --lr ", result.stdout, re.M
+        r"^trial 7: val accuracy 0\.\d{4}, \w+ after epoch \d: --lr ", result.stdout, re.M
     )
     best = max(float(row["value"]) for row in rows if row["state"] == "COMPLETE")
     assert re.search(rf"^best +{best:.4f} \[0\.\d+, [01]\.\d+\]", text, re.MULTILINE)
