@@ -50,7 +50,7 @@ MOST_STAGES = 5  # each but the first halves the images, from 24x24 or 16x16 dow
 
 def parser() -> argparse.ArgumentParser:
     """Returns the script's flags."""
-    result = cli.training_parser(__doc__, epochs=36, batch_size=128, lr=0.05, weight_decay=0.2)
+    result = cli.training_parser(__doc__, epochs=36, batch_size=128, lr=0.05, weight_decay=0.05)
     add = result.add_argument_group("network").add_argument
     add("--widths", type=cli.positive(int), nargs="+", metavar="CHANNELS", help="channels by stage")
     add("--blocks", type=cli.positive(int), help="residual blocks in each stage")
