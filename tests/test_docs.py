@@ -5,6 +5,7 @@ of each script.
 """
 
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -154,3 +155,15 @@ def test_scripts_named_in_the_pages_exist():
     assert len(named) >= 8
     for name in named:
         assert (ROOT / name).is_file() or list(ROOT.glob(f"ferlab/**/{name}")), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reference").rglob("*_metrics.json")), ids=str)
+def test_results_table_is_that_of_the_reference(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    test = record["test"]
+    cells = [f"{record['parameters']:,}", f"{record['run']['seconds']:,.0f} s"]
+    for numbers in (test, test["raters"]):
+        low, high = numbers["accuracy_interval"]
+        cells.append(f"{numbers['accuracy']:.3f} [{low:.3f}, {high:.3f}]")
+    rows = [line for line in text_of("README.md").splitlines() if line.startswith("|")]
+    assert any(all(cell in row for cell in cells) for row in rows), f"no row with {cells}"
