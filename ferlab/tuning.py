@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from scipy.stats import binomtest
 from sqlalchemy.exc import SQLAlchemyError
 
-from ferlab.evaluation.reports import wrapped
+from ferlab.cli import wrapped
 from ferlab.files import UserError, atomic_path, write_text
 
 WIDTHS = ("256 128", "512 256", "1024", "1024 512", "1024 512 256", "2048 1024")
