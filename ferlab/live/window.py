@@ -25,7 +25,11 @@ def require_display() -> None:
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise UserError(f"there is no display to show a window on; {remedy}")
         probe = [sys.executable, "-c", PROBE]  # DISPLAY may name one that does not exist
-        if subprocess.run(probe, capture_output=True, timeout=60).returncode != 0:
+        try:
+            opened = subprocess.run(probe, capture_output=True, timeout=60).returncode == 0
+        except subprocess.TimeoutExpired:
+            opened = False
+        if not opened:
             raise UserError(f"the display cannot be opened; {remedy}")
     else:
         try:
