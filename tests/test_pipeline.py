@@ -26,7 +26,7 @@ live_inference.py --source sample --no-window --max-frames 20 --output live.mp4 
 BENCHMARKS = """
 benchmarks/crop.py
 benchmarks/export.py --seconds 0.1
-benchmarks/live.py --sizes 160x120 --age-seconds 1
+benchmarks/live.py --sizes 160x120 --latency-seconds 1
 benchmarks/memory_mapping.py --faces 5000
 benchmarks/near_duplicates.py
 benchmarks/preparation.py --rounds 1
