@@ -62,7 +62,7 @@ def sample(tmp_path_factory):
         torch.nn.functional.cross_entropy(model(batch), labels[rows]).backward()
         optimizer.step()
         schedule.step()
-    save_model(folder / "advanced_model.pth", "advanced", model, config, CLASS_NAMES, 1.0, {})
+    save_model(folder / "advanced_model.pth", "advanced", model, config, CLASS_NAMES, {})
     return folder
 
 

@@ -43,7 +43,7 @@ def weights(tmp_path_factory):
 
     path = tmp_path_factory.mktemp("weights") / "advanced_model.pth"
     config = {"classes": 7, "widths": [8, 8, 8], "blocks": 1}
-    save_model(path, "advanced", CNN(**config), config, CLASS_NAMES, 1.0, {})
+    save_model(path, "advanced", CNN(**config), config, CLASS_NAMES, {})
     return path
 
 

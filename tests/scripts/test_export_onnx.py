@@ -47,7 +47,9 @@ def write_weights(folder, name):
     for values in (*model.parameters(), *model.buffers()):
         if values.is_floating_point():
             values.data.add_(0.1 * (torch.rand_like(values) - 0.5))
-    save_model(folder / f"{name}_model.pth", name, model, config, CLASS_NAMES, 1.25, {})
+    save_model(
+        folder / f"{name}_model.pth", name, model, config, CLASS_NAMES, {"temperature": 1.25}
+    )
     return folder / f"{name}_model.pth"
 
 
