@@ -141,7 +141,7 @@ def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
         try:
             content = torch.load(path, mmap=mmap, **options)
         except RuntimeError as error:
-            if not mmap or "mmap" not in str(error):
+            if not mmap or "unable to mmap" not in str(error):
                 raise
             content = torch.load(path, **options)  # a file system that cannot map files
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:

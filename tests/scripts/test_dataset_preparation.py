@@ -165,7 +165,7 @@ def test_identical_pixels_are_never_in_two_splits(tmp_path, capsys):
     ]
     printed = capsys.readouterr().out
     assert "1 from val, 2 from train" in printed
-    assert "1 of test's 28 were also in train (3.6%)" in printed
+    assert "1 of the 28 images of test were also in train (3.6%)" in printed
     assert sizes(tmp_path / "out") == {"train": 29, "val": 28, "test": 28}
     seen = {}
     for name in ("train", "val", "test"):

@@ -148,7 +148,7 @@ def test_interrupted_run_resumes_to_the_same_bits(data_dir, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(fit, "save_checkpoint", save_and_press_ctrl_c)
         assert advanced_network.main([*args, str(parts)]) == 130
-    assert "go on with --resume" in capsys.readouterr().err
+    assert "continue with --resume" in capsys.readouterr().err
     state = torch.load(parts / "advanced_checkpoint.pth", weights_only=True)
     assert len(state["history"]) == 3 and not (parts / "advanced_model.pth").exists()
     command = ["advanced_network.py", *args, str(parts)]
