@@ -6,8 +6,8 @@
 remains. Each image of val and test is compared with all train images and their flips: the
 correlation of their grey levels at half size, after the means are subtracted. For each threshold
 the table shows how many images have a near-duplicate above it, the fraction of these with the label
-of the near-duplicate, and each model's accuracy by the labels with one and without. A
-gain that remains without near-duplicates is not due to memorised images.
+of the near-duplicate, and the accuracy by the labels, with one and without, of each model that was
+trained on labels. A gain that remains without near-duplicates is not due to memorised images.
 """
 
 import sys
@@ -72,6 +72,11 @@ def row(duplicates: torch.Tensor, same: torch.Tensor, correct: list[torch.Tensor
     ]
 
 
+def judged(run: Run) -> bool:
+    """Returns whether a run is compared: networks trained on the labels, which judge here."""
+    return run.parameters > 0 and run.targets == "labels"
+
+
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
@@ -83,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     splits = stage.load_splits(args.data_dir, ("train",))
     train = splits.pop("train")
-    runs: list[Run] = [run for run in read_folder(args.results_dir)[0] if run.parameters]
+    runs: list[Run] = [run for run in read_folder(args.results_dir)[0] if judged(run)]
     for name, split in splits.items():
         most, place = nearest(split.images, train.images)
         same = train.labels[place] == split.labels
