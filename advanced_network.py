@@ -7,6 +7,9 @@
     python advanced_network.py --preset quick      # a smaller network, fewer epochs
     python advanced_network.py --preset best       # full resolution, many epochs: for a GPU
 
+`quick` takes 5 minutes on two CPU cores with bfloat16 instructions and reaches 0.656 on the test
+split by the labels; trained on votes, 0.865 by the raters.
+
 A filter is the same at every position, so that what is learned in one place of the image is known
 everywhere. The first epochs see the images at 32x32 (progressive resizing), and the arithmetic is
 in bfloat16 where the device has instructions for it. Muon, which makes every update of a filter
@@ -21,28 +24,11 @@ from ferlab import cli
 from ferlab.constants import IMAGE_SIZE
 from ferlab.files import UserError
 
+PRESET_FLAGS = ("widths", "blocks", "stem_stride", "low_resolution_epochs", "epochs")
 PRESETS = {
-    "quick": {
-        "widths": [32, 64, 128, 192],
-        "blocks": 1,
-        "stem_stride": 2,
-        "low_resolution_epochs": 0.3,
-        "epochs": 11,
-    },
-    "default": {
-        "widths": [64, 128, 256],
-        "blocks": 2,
-        "stem_stride": 2,
-        "low_resolution_epochs": 0.5,
-        "epochs": 36,
-    },
-    "best": {
-        "widths": [48, 96, 192, 288],
-        "blocks": 2,
-        "stem_stride": 1,
-        "low_resolution_epochs": 0.5,
-        "epochs": 120,
-    },
+    "quick": dict(zip(PRESET_FLAGS, ([32, 64, 128, 192], 1, 2, 0.3, 11), strict=True)),
+    "default": dict(zip(PRESET_FLAGS, ([64, 128, 256], 2, 2, 0.5, 36), strict=True)),
+    "best": dict(zip(PRESET_FLAGS, ([48, 96, 192, 288], 2, 1, 0.5, 120), strict=True)),
 }
 STEM_WIDTH = 16  # channels of the first convolution, at full resolution
 MOST_STAGES = 5  # each but the first halves the images, from 24x24 or 16x16 down to one pixel

