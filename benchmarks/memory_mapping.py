@@ -1,13 +1,13 @@
-"""A split that is mapped from disk, not read into memory: what loading and training reads cost.
+"""A split that is mapped from disk, not read into memory: the time of loading and of batches.
 
-    python benchmarks/memory_mapping.py                    # 450,000 faces, 4.1 GB on disk
-    python benchmarks/memory_mapping.py --faces 28709
+    python benchmarks/memory_mapping.py                    # 450,000 images, 4.1 GB on disk
+    python benchmarks/memory_mapping.py --images 28709
 
-Writes a split of random faces to a temporary folder in `--folder`, throws it out of the page cache,
+Writes a split of random images to a temporary folder in `--folder`, drops it from the page cache,
 and times what a training script does with it: `load_split`, which checks every pixel, the digest,
-and batches of 256 faces drawn at random, first from disk, then from the page cache. The memory told
-is the process's own, without the pages of the file, which the system drops when it needs room.
-Linux only.
+and batches of 256 images drawn at random, first from disk, then from the page cache. The memory is
+the process's own, without the pages of the file, which the system drops when it needs memory. Linux
+only.
 """
 
 import os
@@ -27,10 +27,10 @@ from ferlab.files import UserError
 BATCH = 256
 
 
-def write_split(path: Path, faces: int) -> None:
-    """Writes a split of `faces` random pictures; at once, for it must fit into memory here."""
-    images = torch.rand(faces, 1, IMAGE_SIZE, IMAGE_SIZE).mul_(2).sub_(1)
-    labels = torch.arange(faces) % len(CLASS_NAMES)
+def write_split(path: Path, count: int) -> None:
+    """Writes a split of `count` random images."""
+    images = torch.rand(count, 1, IMAGE_SIZE, IMAGE_SIZE).mul_(2).sub_(1)
+    labels = torch.arange(count) % len(CLASS_NAMES)
     torch.save({"images": images, "labels": labels, "class_names": list(CLASS_NAMES)}, path)
 
 
@@ -46,7 +46,7 @@ def own_memory() -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024 / 1e9
-    raise UserError("this system does not tell a process's own memory")
+    raise UserError("this system does not report a process's own memory")
 
 
 def batches_a_second(images: torch.Tensor, order: torch.Tensor) -> float:
@@ -61,14 +61,16 @@ def batches_a_second(images: torch.Tensor, order: torch.Tensor) -> float:
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--faces", type=cli.positive(int), default=450_000, help="of the split")
-    parser.add_argument("--folder", type=Path, default=Path(), help="on the disk that is measured")
+    parser.add_argument(
+        "--images", type=cli.positive(int), default=450_000, help="images of the split"
+    )
+    parser.add_argument("--folder", type=Path, default=Path(), help="folder on the disk to measure")
     args = parser.parse_args(argv)
     if not hasattr(os, "posix_fadvise"):
         raise UserError("this benchmark needs Linux")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = split_path(folder, "train")
-        write_split(path, args.faces)
+        write_split(path, args.images)
         size = path.stat().st_size / 1e9
         drop_from_cache(path)
         before, start = own_memory(), time.perf_counter()
@@ -80,13 +82,13 @@ def main(argv: list[str] | None = None) -> int:
         del split
         drop_from_cache(path)
         images = torch.load(path, weights_only=True, mmap=True)["images"]
-        order = torch.randperm(args.faces)[: 400 * BATCH]
+        order = torch.randperm(args.images)[: 400 * BATCH]
         cold, warm = batches_a_second(images, order), batches_a_second(images, order)
-    print(f"{args.faces:,} faces, {size:.2f} GB on disk, {memory:.2f} GB of memory of its own")
+    print(f"{args.images:,} images, {size:.2f} GB on disk, {memory:.2f} GB of memory of its own")
     print(f"loading and checking, from disk   {loading:8.1f} s   {size / loading:.2f} GB/s")
     print(f"digest, from the page cache       {digest:8.1f} s   {size / digest:.2f} GB/s")
-    print(f"random batches, from disk         {cold:8,.0f} faces/s")
-    print(f"random batches, from the cache    {warm:8,.0f} faces/s")
+    print(f"random batches, from disk         {cold:8,.0f} images/s")
+    print(f"random batches, from the cache    {warm:8,.0f} images/s")
     return 0
 
 

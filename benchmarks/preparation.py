@@ -3,10 +3,10 @@
     python benchmarks/preparation.py
     python benchmarks/preparation.py --source data/sample --rounds 5
 
-Both sides end with the same thing: every picture as float32 `(1, 48, 48)` in [-1, 1], stacked,
-with its label. The plain loop is what tutorials write: torchvision's ImageFolder and transforms
-a picture at a time, with and without two worker processes. The preparation's side does more:
-it also finds duplicates, splits, and checks. Writing the files is not timed.
+Both have the same result: every image as float32 `(1, 48, 48)` in [-1, 1], stacked, with its label.
+The plain loop is what tutorials write: torchvision's ImageFolder and transforms, one image at a
+time, with and without two worker processes. The preparation also finds duplicates, splits, and
+checks. Writing the files is not timed.
 """
 
 import statistics
@@ -27,7 +27,7 @@ from ferlab.data.images import find_splits
 
 
 def plain_loop(source: Path, workers: int) -> torch.Tensor:
-    """Returns all pictures, read by ImageFolder through a DataLoader, `(N, 1, 48, 48)`."""
+    """Returns all images, read by ImageFolder through a DataLoader, `(N, 1, 48, 48)`."""
     transform = transforms.Compose(
         [
             transforms.Grayscale(),
@@ -51,9 +51,11 @@ def main(argv: list[str] | None = None) -> int:
         "--source",
         type=Path,
         default=Path("data/face-expression-recognition-dataset"),
-        help="the dataset's folder",
+        help="folder of the dataset",
     )
-    parser.add_argument("--rounds", type=cli.positive(int), default=3, help="runs of each side")
+    parser.add_argument(
+        "--rounds", type=cli.positive(int), default=3, help="number of runs of each"
+    )
     args = parser.parse_args(argv)
 
     sides = {

@@ -3,10 +3,10 @@
     python benchmarks/scaling.py
     python benchmarks/scaling.py --script basic_nn.py --processes 1 2 4
 
-Trains a script's own network on random faces, once with each number of processes, each process with
-the same number of threads, and reads images a second from the results files. The global batch stays
-the same, so every row computes the same thing. `share` is the speed over that of the first row
-times the processes: 100 % means that nothing is lost to talking and waiting.
+Trains a script's own network on random images, once with each number of processes, each with the
+same number of threads, and reads the throughput from the results files. The global batch is the
+same in every row. `efficiency` is the throughput divided by that of the first row times the
+processes: at 100 % communication and waiting take no time.
 """
 
 import json
@@ -28,20 +28,20 @@ ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
-def random_split(faces: int) -> Split:
-    """Returns a split of random pictures, as many of each class."""
-    images = torch.rand(faces, 1, IMAGE_SIZE, IMAGE_SIZE).mul_(2).sub_(1)
-    return Split(images, torch.arange(faces) % len(CLASS_NAMES), CLASS_NAMES)
+def random_split(count: int) -> Split:
+    """Returns a split of random images, equally many of each class."""
+    images = torch.rand(count, 1, IMAGE_SIZE, IMAGE_SIZE).mul_(2).sub_(1)
+    return Split(images, torch.arange(count) % len(CLASS_NAMES), CLASS_NAMES)
 
 
 def images_per_second(script: str, processes: int, threads: int, flags: list[str]) -> float:
-    """Trains in that many processes; returns the speed of the training steps.
+    """Trains in that many processes; returns the throughput of the training steps, images/s.
 
     Args:
-        script: the file's name.
-        processes: of torchrun.
-        threads: of each process.
-        flags: of the script; their last is the results folder.
+        script: name of the file.
+        processes: number of processes.
+        threads: number of threads of each process.
+        flags: flags of the script; the last is the results folder.
 
     Raises:
         UserError: the training failed.
@@ -59,24 +59,30 @@ def images_per_second(script: str, processes: int, threads: int, flags: list[str
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--script", default="advanced_network.py", help="what trains")
+    parser.add_argument("--script", default="advanced_network.py", help="script that is run")
     parser.add_argument(
-        "--processes", type=cli.positive(int), nargs="+", default=[1, 2], help="to compare"
+        "--processes",
+        type=cli.positive(int),
+        nargs="+",
+        default=[1, 2],
+        help="numbers of processes to compare",
     )
-    parser.add_argument("--threads", type=cli.positive(int), default=1, help="of each process")
-    parser.add_argument("--faces", type=cli.positive(int), default=5120, help="of an epoch")
-    parser.add_argument("--epochs", type=cli.positive(int), default=2)
+    parser.add_argument(
+        "--threads", type=cli.positive(int), default=1, help="threads of each process"
+    )
+    parser.add_argument("--images", type=cli.positive(int), default=5120, help="images of an epoch")
+    parser.add_argument("--epochs", type=cli.positive(int), default=2, help="epochs of each run")
     args = parser.parse_args(argv)
-    print(f"{args.script}, {args.threads} threads a process\n{'processes':>9} images/s    share")
+    print(f"{args.script}, {args.threads} threads a process\n{'processes':>9} images/s efficiency")
     base = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        save_splits({"train": random_split(args.faces), "val": random_split(70)}, folder)
+        save_splits({"train": random_split(args.images), "val": random_split(70)}, folder)
         for number in args.processes:
             flags = ["--epochs", str(args.epochs), "--quiet", "--data-dir", folder]
             flags += ["--results-dir", str(Path(folder) / f"results_{number}")]
             speed = images_per_second(args.script, number, args.threads, flags)
             base = base or speed / number
-            print(f"{number:9}{speed:9,.0f}{speed / number / base:9.0%}", flush=True)
+            print(f"{number:9}{speed:9,.0f}{speed / number / base:11.0%}", flush=True)
     return 0
 
 

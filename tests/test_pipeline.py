@@ -27,10 +27,10 @@ BENCHMARKS = """
 benchmarks/crop.py
 benchmarks/export.py --seconds 0.1
 benchmarks/live.py --sizes 160x120 --latency-seconds 1
-benchmarks/memory_mapping.py --faces 5000
+benchmarks/memory_mapping.py --images 5000
 benchmarks/near_duplicates.py
 benchmarks/preparation.py --rounds 1
-benchmarks/scaling.py --script softmax.py --faces 140 --epochs 1
+benchmarks/scaling.py --script softmax.py --images 140 --epochs 1
 benchmarks/time_to_accuracy.py --epochs 1 --widths 8 16
 """
 ELSEWHERE = {  # run by tests/benchmarks/, or imported by another benchmark
