@@ -85,8 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     plot_comparison(folder / "comparison.png", split, rows, rows[0]["majority_accuracy"])
     wrote = f"wrote {folder / 'comparison.txt'} and {folder / 'comparison.png'}"
     following = ["python", "live_inference.py"]
-    if folder != cli.RESULTS_DIR:
-        following += ["--weights", str(folder / "advanced_model.pth")]
+    own = folder / "advanced_model.pth"
+    if folder != cli.RESULTS_DIR and own.is_file():
+        following += ["--weights", str(own)]
     print(f"{text}\n{wrote}; next: {shlex.join(following)}")
     return 0
 

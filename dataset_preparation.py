@@ -161,7 +161,7 @@ def votes_summary(report: dict | None) -> list[str]:
     no_face = report["no_face_left_out_of_train"]
     counts = ", ".join(f"{name} {split['majority']:,}" for name, split in report["splits"].items())
     return [
-        f"votes: {report['file']}; images with a majority: {counts}",
+        f"votes: {report['file']}; images with a majority for one of the classes: {counts}",
         f"  the label agrees with it on {report['label_agrees_with_majority']:.1%} of them",
         f"  left out of train, as most raters see no face: {len(no_face)} images",
         *(f"    {file}" for file in no_face[:SHOWN]),

@@ -36,8 +36,8 @@ def unpack(archive: Path, target: Path) -> None:
         replace_folder(temporary, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise UserError(
-            f"{archive} is damaged or not a zip ({error}); download it again with: "
-            "python download_dataset.py --force"
+            f"{archive} is damaged or not a zip ({error}); get it again, with: "
+            "python download_dataset.py --force, or by hand for --archive"
         ) from error
     except OSError as error:
         raise UserError(f"cannot unpack {archive} to {target}: {error.strerror}") from error

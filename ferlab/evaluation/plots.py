@@ -41,7 +41,8 @@ STYLE = {
 }
 TRAIN_NOTE = (
     "train is measured during training, on augmented images, with dropout where the model has it;\n"
-    "val afterwards, on plain images. Train may therefore be worse than val"
+    "val afterwards, on plain images, by the targets (votes: without contempt).\n"
+    "Train may therefore be worse than val"
 )
 INTERVAL_NOTE = (
     "black lines: 95 % intervals, for other images of the same kind;\n"

@@ -56,7 +56,7 @@ def write_results(folder: Path, record: dict, data_dir: Path) -> str:
         numbers["the raters' majority"] = record[split]["raters"]
     plot_confusion_matrices(
         folder / f"{name}_confusion_matrix.png",
-        f"{record['title']}, {split} split",
+        f"{record['title']}, trained on {record['run']['targets']}, {split} split",
         {
             f"by {judge}: accuracy {part['accuracy']:.3f}": np.array(part["confusion_matrix"])
             for judge, part in numbers.items()
@@ -85,7 +85,8 @@ def write_errors(
     shown = last_split(record)
     plot_errors(
         folder / f"{record['model']}_errors.png",
-        f"{record['title']}: the most confident errors on the {shown} split",
+        f"{record['title']}, trained on {record['run']['targets']}: the most confident errors "
+        f"by the labels, {shown} split",
         split.images[:, 0].numpy(),
         split.labels.numpy(),
         predictions[f"{shown}_probs"],
@@ -243,6 +244,8 @@ def _recipe(recipe: dict) -> str:
     """Returns the settings that are in use, without those shown elsewhere."""
     elsewhere = ("seed", "epochs", "augmentation", "targets")
     plain = {k: v for k, v in recipe.items() if k not in elsewhere and v not in (0, False, "none")}
+    if recipe["targets"] == "votes":
+        plain.pop("label_smoothing", None)  # votes are not smoothed
     if not recipe["low_resolution_fraction"]:
         del plain["low_resolution"]
     augmentation = [

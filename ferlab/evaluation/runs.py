@@ -70,7 +70,7 @@ def read_folder(folder: Path) -> tuple[list[Run], list[Run]]:
 
     runs = read("*_metrics.json")
     if not runs:
-        fault = "is empty" if folder.is_dir() else "is missing"
+        fault = "has no *_metrics.json" if folder.is_dir() else "is missing"
         remedy = remake_command("baseline", folder)
         raise UserError(f"{folder} {fault}; make results with: {remedy}")
     return runs, read("seed_*/*_metrics.json")

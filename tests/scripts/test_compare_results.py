@@ -382,13 +382,13 @@ def test_a_seed_run_on_other_test_images_is_an_error(tmp_path, capsys):
 
 def test_no_results(tmp_path, capsys, monkeypatch):
     remedy = "make results with: python baseline.py"
-    assert f"is empty; {remedy} --results-dir {tmp_path}" in fail(tmp_path, capsys)
+    assert f"has no *_metrics.json; {remedy} --results-dir {tmp_path}" in fail(tmp_path, capsys)
     monkeypatch.chdir(tmp_path)
     assert compare_results.main([]) == 1
     assert capsys.readouterr().err == f"error: results is missing; {remedy}\n"
     (tmp_path / "results").mkdir()
     assert compare_results.main([]) == 1
-    assert capsys.readouterr().err == f"error: results is empty; {remedy}\n"
+    assert capsys.readouterr().err == f"error: results has no *_metrics.json; {remedy}\n"
 
 
 def _without(*keys):
