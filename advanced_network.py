@@ -11,10 +11,9 @@
 split by the labels; trained on votes, 0.865 by the raters.
 
 A filter is the same at every position, so that what is learned in one place of the image is known
-everywhere. The first epochs see the images at 32x32 (progressive resizing), and the arithmetic is
-in bfloat16 where the device has instructions for it. Muon, which makes every update of a filter
-bank orthogonal, needs fewer epochs than SGD. The presets are one family of networks: they differ in
-width, depth, resolution and epochs alone. What each ingredient gives: docs/recipe.md.
+everywhere. The first epochs see the images at 32x32 (progressive resizing). Muon, which makes every
+update of a filter bank orthogonal, needs fewer epochs than SGD. The presets are one family: they
+differ in width, depth, resolution and epochs alone. What each ingredient gives: docs/recipe.md.
 """
 
 import argparse
@@ -24,12 +23,14 @@ from ferlab import cli
 from ferlab.constants import IMAGE_SIZE
 from ferlab.files import UserError
 
-PRESET_FLAGS = ("widths", "blocks", "stem_stride", "low_resolution_epochs", "epochs")
 PRESETS = {
-    "quick": dict(zip(PRESET_FLAGS, ([32, 64, 128, 192], 1, 2, 0.3, 11), strict=True)),
-    "default": dict(zip(PRESET_FLAGS, ([64, 128, 256], 2, 2, 0.5, 36), strict=True)),
-    "best": dict(zip(PRESET_FLAGS, ([48, 96, 192, 288], 2, 1, 0.5, 120), strict=True)),
-}
+    "quick": {"epochs": 11, "low_resolution_epochs": 0.3,
+              "widths": [32, 64, 128, 192], "blocks": 1, "stem_stride": 2},
+    "default": {"epochs": 36, "low_resolution_epochs": 0.5,
+                "widths": [64, 128, 256], "blocks": 2, "stem_stride": 2},
+    "best": {"epochs": 120, "low_resolution_epochs": 0.5,
+             "widths": [48, 96, 192, 288], "blocks": 2, "stem_stride": 1},
+}  # fmt: skip
 STEM_WIDTH = 16  # channels of the first convolution, at full resolution
 MOST_STAGES = 5  # each but the first halves the images, from 24x24 or 16x16 down to one pixel
 

@@ -192,7 +192,7 @@ def mcnemar(correct: np.ndarray, other_correct: np.ndarray) -> tuple[int, int, f
 
 
 def seed_table(runs: list[Run], split: str) -> list[str]:
-    """Returns the lines about models of which runs with several seeds are there.
+    """Returns the lines about the models that have runs with several seeds.
 
     Args:
         runs: runs of all models and seeds; of those with equal model, targets and seed the first

@@ -80,7 +80,7 @@ from ferlab.files import UserError, atomic_path
 from ferlab.training.checkpoint import parameter_count
 from ferlab.training.device import choose_device, precision_name
 from ferlab.training.prediction import predict_logits
-from ferlab.training.recipe import expected_class, with_targets
+from ferlab.training.recipe import expected_class, target_distribution
 from ferlab.training.trainer import Trainer
 
 
@@ -112,16 +112,15 @@ def measured(flags: list[str], changed: dict, train: Split, judged: Split) -> di
     for _ in range(recipe.epochs):
         trainer.epoch(val, args.quiet)
     logits = predict_logits(trainer.ema.module, judged.images.to(device), trainer.precision).cpu()
-    _, targets = with_targets(judged, args.targets)
-    kept = judged.votes.sum(1) > 0 if args.targets == "votes" else slice(None)
+    targets = target_distribution(judged, args.targets)
+    kept = targets.sum(1) > 0  # images without votes have no loss
     expected = expected_class(judged, args.targets)
     correct = (logits.argmax(1) == expected)[expected >= 0]
     result = {
         "labels": f"{(logits.argmax(1) == judged.labels).float().mean():.4f}",
-        "loss": f"{F.cross_entropy(logits[kept], targets):.4f}",
+        "loss": f"{F.cross_entropy(logits[kept], targets[kept]):.4f}",
         "seconds": round(sum(row["train_seconds"] for row in trainer.history)),
         "parameters": parameter_count(trainer.model),
-        "command": shlex.join(["python", "advanced_network.py", *flags]),
         "correct": np.packbits(correct.numpy()).tobytes().hex(),
     }
     if judged.majority is not None:
@@ -164,16 +163,16 @@ def main(argv: list[str] | None = None) -> int:
             rows = {row["variant"]: row for row in csv.DictReader(file)}
     for name, (flags, changed) in VARIANTS.items():
         words = [*base, *flags.split()]
+        command = shlex.join(["python", "advanced_network.py", *words])
         if args.only and name not in (RECIPE, *args.only):
             continue
         if name in rows:
-            if rows[name]["command"] != shlex.join(["python", "advanced_network.py", *words]):
+            if rows[name]["command"] != command:
                 raise UserError(f"{path} is of other flags; name another --results-dir")
             continue
         quiet = ["--quiet"] if args.quiet else []
         row = measured([*words, *quiet], changed, train, judged)
-        row["command"] = shlex.join(["python", "advanced_network.py", *words])
-        rows[name] = {"variant": name} | row
+        rows[name] = {"variant": name, "command": command} | row
         with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()

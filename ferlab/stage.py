@@ -29,7 +29,7 @@ from ferlab.training.device import (
 from ferlab.training.distributed import from_rank_0, process_group, rank, world_size
 from ferlab.training.fit import fit
 from ferlab.training.prediction import predict_members, predict_views
-from ferlab.training.recipe import Recipe, with_targets
+from ferlab.training.recipe import Recipe, target_distribution, with_targets
 
 Build = Callable[..., nn.Module]
 
@@ -208,8 +208,8 @@ def report(
 ) -> int:
     """Evaluates networks on `splits` and writes the results contract's files.
 
-    The reported numbers are computed in float32 wherever the weights were trained, so that they
-    are the same on every machine.
+    The reported numbers are computed in float32 on every machine, so that they do not depend on
+    its number format.
 
     Args:
         name: the model's name in file names.
@@ -234,7 +234,7 @@ def report(
         if split_name != "train":
             if "temperature" in run_record:
                 voted = run_record["targets"] == "votes" and split.votes is not None
-                _, targets = (split, split.votes) if voted else with_targets(split, "labels")
+                targets = target_distribution(split, "votes" if voted else "labels")
                 metrics[split_name] |= calibration_of(live, calibrated, targets.numpy())
             predictions[f"{split_name}_labels"] = split.labels.numpy().astype("int8")
             if split.majority is not None:

@@ -65,6 +65,16 @@ class Recipe:
     seed: int = 0
 
 
+def target_distribution(split: Split, targets: str) -> torch.Tensor:
+    """Returns the distribution that each image has as target: float32 `(N, classes)`.
+
+    Rows sum to 1, or to 0 for images without votes, if `targets` are votes.
+    """
+    if targets == "labels":
+        return F.one_hot(split.labels, len(split.class_names)).float()
+    return split.votes
+
+
 def with_targets(split: Split, targets: str) -> tuple[Split, torch.Tensor]:
     """Returns the images to train on, and the target distribution of each.
 
@@ -80,14 +90,14 @@ def with_targets(split: Split, targets: str) -> tuple[Split, torch.Tensor]:
         UserError: the targets are votes, and the split has none, or no majority to choose by.
     """
     if targets == "labels":
-        return split, F.one_hot(split.labels, len(split.class_names)).float()
+        return split, target_distribution(split, targets)
     if split.votes is None or not (split.majority >= 0).any():
         raise UserError(
             "--targets votes: the splits have no votes; add them with: python download_dataset.py "
             "and: python dataset_preparation.py"
         )
     split = split.take(split.votes.sum(1) > 0)
-    return split, split.votes
+    return split, target_distribution(split, targets)
 
 
 def expected_class(split: Split, targets: str) -> torch.Tensor:

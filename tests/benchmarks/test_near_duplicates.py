@@ -1,4 +1,4 @@
-"""Twins of train faces: found wherever they are, and counted apart."""
+"""Near-duplicates of train images: found at every position, and counted separately."""
 
 import sys
 
