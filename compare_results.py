@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    parser().parse_args()  # --help and usage errors end here, before scipy is imported
+    cli.before_imports(parser())  # scipy takes a second to import
 
 import numpy as np
 from scipy.stats import binomtest

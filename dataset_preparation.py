@@ -19,16 +19,8 @@ import sys
 from dataclasses import astuple
 from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
 from ferlab import cli
-from ferlab.constants import CLASS_NAMES, IMAGE_SIZE, MEAN, STD
-from ferlab.data.images import Images, find_splits, list_files, read_split
-from ferlab.data.partition import carve, remove_duplicates
-from ferlab.data.splits import SPLITS, Split, save_splits, split_path
-from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, sha256, summarise
+from ferlab.commands import stage_command
 from ferlab.files import UserError, require_writable, write_text
 
 SOURCE = Path("data/face-expression-recognition-dataset")
@@ -36,6 +28,48 @@ VOTES = Path("data/fer2013new.csv")
 SHOWN = 10  # lines of a list on the screen
 VAL_FRACTION_OF_TRAIN = 0.1  # where the dataset has no validation folder
 TEST_FRACTION_OF_VAL = 0.5  # where the dataset has no test folder
+
+
+def chosen_votes(args: argparse.Namespace) -> Path | None:
+    """Returns the table that the flags ask for: by default the downloaded one, if it is there."""
+    if args.no_votes or args.votes:
+        return args.votes
+    return VOTES if args.source == SOURCE and VOTES.is_file() else None
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the script's flags."""
+    result = cli.parser(__doc__)
+    add = result.add_argument
+    add("--source", type=Path, default=SOURCE, help="folder of the dataset")
+    add("--data-dir", type=Path, default=cli.DATA_DIR, help="folder where the splits are written")
+    votes = result.add_mutually_exclusive_group()
+    votes.add_argument(
+        "--votes",
+        type=Path,
+        metavar="FILE",
+        help=f"FER+'s table of votes (default: {VOTES.as_posix()}, where it is there and --source "
+        "is not given)",
+    )
+    votes.add_argument("--no-votes", action="store_true", help="prepare the labels alone")
+    add("--seed", type=cli.seed, default=0, help="seed of the split into val and test")
+    add("--keep-duplicates", action="store_true", help="keep identical images in two splits")
+    add("--quiet", action="store_true", help="no progress bar")
+    return result
+
+
+if __name__ == "__main__":
+    cli.before_imports(parser())  # torch takes seconds to import
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ferlab.constants import CLASS_NAMES, IMAGE_SIZE, MEAN, STD
+from ferlab.data.images import Images, find_splits, list_files, read_split
+from ferlab.data.partition import carve, remove_duplicates
+from ferlab.data.splits import SPLITS, Split, save_splits, split_path
+from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, sha256, summarise
 
 
 def add_votes(splits: dict[str, Images], path: Path) -> tuple[dict[str, Split], dict]:
@@ -168,34 +202,6 @@ def votes_summary(report: dict | None) -> list[str]:
     ]
 
 
-def chosen_votes(args: argparse.Namespace) -> Path | None:
-    """Returns the table that the flags ask for: by default the downloaded one, if it is there."""
-    if args.no_votes or args.votes:
-        return args.votes
-    return VOTES if args.source == SOURCE and VOTES.is_file() else None
-
-
-def parser() -> argparse.ArgumentParser:
-    """Returns the script's flags."""
-    result = cli.parser(__doc__)
-    add = result.add_argument
-    add("--source", type=Path, default=SOURCE, help="folder of the dataset")
-    add("--data-dir", type=Path, default=cli.DATA_DIR, help="folder where the splits are written")
-    votes = result.add_mutually_exclusive_group()
-    votes.add_argument(
-        "--votes",
-        type=Path,
-        metavar="FILE",
-        help=f"FER+'s table of votes (default: {VOTES.as_posix()}, where it is there and --source "
-        "is not given)",
-    )
-    votes.add_argument("--no-votes", action="store_true", help="prepare the labels alone")
-    add("--seed", type=cli.seed, default=0, help="seed of the split into val and test")
-    add("--keep-duplicates", action="store_true", help="keep identical images in two splits")
-    add("--quiet", action="store_true", help="no progress bar")
-    return result
-
-
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
@@ -215,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     print(summary(description))
     other = args.data_dir != cli.DATA_DIR  # results of other data go to a folder of their own
     results_dir = cli.RESULTS_DIR / args.data_dir.name if other else cli.RESULTS_DIR
-    following = cli.stage_command("baseline.py", args.data_dir, results_dir)
+    following = stage_command("baseline.py", data_dir=args.data_dir, results_dir=results_dir)
     print(f"wrote {args.data_dir}; next: {following}")
     return 0
 

@@ -19,10 +19,12 @@ from collections import Counter
 from pathlib import Path
 
 from ferlab import cli
+from ferlab.commands import stage_command
 from ferlab.data.archive import replace_folder, unpack
 from ferlab.data.kaggle_client import NAME, fetch_from_kaggle
 from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
 
+DATA_DIR = Path("data")
 SPLITS = ("train", "validation", "valid", "val", "test")
 VOTES_NAME = "fer2013new.csv"
 VOTES_URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{VOTES_NAME}"
@@ -105,6 +107,17 @@ def summary(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def next_command(data_dir: Path, sample: bool) -> str:
+    """Returns the command that prepares what was written to `data_dir`."""
+    flags = ["--source", str(data_dir / ("sample" if sample else NAME))]
+    if not sample and data_dir == DATA_DIR:
+        flags = []
+    elif not sample and (data_dir / VOTES_NAME).is_file():
+        flags += ["--votes", str(data_dir / VOTES_NAME)]
+    splits = cli.DATA_DIR / "sample" if sample else cli.DATA_DIR
+    return stage_command("dataset_preparation.py", *flags, data_dir=splits)
+
+
 def parser() -> argparse.ArgumentParser:
     """Returns the script's parser."""
     result = cli.parser(__doc__)
@@ -121,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"FER+'s {VOTES_NAME}, to copy instead of downloading it",
     )
-    result.add_argument("--data-dir", type=Path, default=Path("data"), help="folder to write to")
+    result.add_argument("--data-dir", type=Path, default=DATA_DIR, help="folder to write to")
     result.add_argument(
         "--force", action="store_true", help="download, unpack or draw again what is complete"
     )
@@ -139,6 +152,8 @@ def main(argv: list[str] | None = None) -> int:
         from ferlab.data.votes import read_table
 
         read_table(args.votes)  # a wrong file is reported before a long download
+    if args.archive and not args.archive.is_file():
+        raise UserError(f"{args.archive} is missing; name an existing zip with --archive")
 
     target = args.data_dir / ("sample" if args.sample else NAME)
     if target.is_dir() and not args.force:
@@ -156,8 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.sample:
         add_votes(args.data_dir / VOTES_NAME, args.votes, args.force)
     print(summary(target))
-    flags = f" --source {target} --data-dir processed_data/sample" if args.sample else ""
-    print(f"wrote {target}; next: python dataset_preparation.py{flags}")
+    print(f"wrote {target}; next: {next_command(args.data_dir, args.sample)}")
     return 0
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferlab import cli
+from ferlab.commands import preparation_command
 from ferlab.files import UserError, atomic_path
 from ferlab.live.weights import default_weights
 
@@ -186,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.int8 and calibration is None:
         raise UserError(
             f"--int8 needs images to calibrate with, and {args.data_dir} has neither the train nor "
-            "the val split; make them with: python dataset_preparation.py"
+            f"the val split; make them with: {preparation_command(args.data_dir)}"
         )
     check = prepare_check(model, splits)
     if check.labels is None:

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    parser().parse_args()  # --help and usage errors end here, before torch is imported
+    cli.before_imports(parser())  # torch takes seconds to import
 
 import torch
 from torch import nn

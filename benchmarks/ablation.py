@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    parser().parse_known_args()
+    cli.before_imports(parser(), known=True)
 
 import numpy as np
 import torch

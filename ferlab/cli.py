@@ -3,16 +3,17 @@
 import argparse
 import functools
 import os
-import shlex
+import signal
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+from ferlab.commands import default_results_dir
+from ferlab.constants import DATA_DIR as DATA_DIR
+from ferlab.constants import RESULTS_DIR as RESULTS_DIR
 from ferlab.files import UserError
 
-DATA_DIR = Path("processed_data")
-RESULTS_DIR = Path("results")  # of the user's own runs
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 TARGETS = ("labels", "votes")
@@ -29,6 +30,8 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see `before_imports`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return main(argv) or 0
         except UserError as error:
@@ -44,6 +47,20 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             return 1
 
     return wrapped
+
+
+def before_imports(parser: argparse.ArgumentParser, known: bool = False) -> None:
+    """Ends a script at `--help`, at bad usage and at Ctrl-C before its heavy imports are done.
+
+    Until `command` takes over, Ctrl-C ends the process without a traceback.
+
+    Args:
+        parser: the script's parser.
+        known: flags that the parser does not have are left alone.
+    """
+    parser.parse_known_args() if known else parser.parse_args()
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -93,11 +110,6 @@ class Parser(argparse.ArgumentParser):
         if getattr(parsed, "results_dir", "") is None:
             parsed.results_dir = default_results_dir(parsed.targets)
         return parsed, unknown
-
-
-def default_results_dir(targets: str) -> Path:
-    """Returns the default results folder of a model that is trained on `targets`."""
-    return RESULTS_DIR / "votes" if targets == "votes" else RESULTS_DIR
 
 
 def parser(description: str | None) -> Parser:
@@ -233,27 +245,6 @@ def training_parser(
     )
     add("--resume", action="store_true", help="continue the checkpoint of a stopped run")
     return result
-
-
-def script_of(name: str) -> str:
-    """Returns the script that trains the model called `name` in file names."""
-    scripts = {"advanced": "advanced_network.py", "transfer": "transfer_learning.py"}
-    return scripts.get(name, f"{name}.py")
-
-
-def stage_command(
-    script: str,
-    data_dir: Path = DATA_DIR,
-    results_dir: Path = RESULTS_DIR,
-    targets: str = "labels",
-) -> str:
-    """Returns the command of a stage, with the flags that are not at their defaults."""
-    words = ["python", script]
-    words += [] if data_dir == DATA_DIR else ["--data-dir", str(data_dir)]
-    words += [] if targets == "labels" else ["--targets", targets]
-    usual = default_results_dir(targets)
-    words += [] if results_dir == usual else ["--results-dir", str(results_dir)]
-    return shlex.join(words)
 
 
 def wrapped(text: str, indent: int = 0) -> list[str]:

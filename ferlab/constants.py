@@ -1,4 +1,4 @@
-"""What every file of the project agrees on. Needs no torch, as ferlab.data.splits does."""
+"""What every file of the project agrees on. Needs no torch."""
 
 from pathlib import Path
 
@@ -7,5 +7,7 @@ IMAGE_SIZE = 48
 MEAN, STD = 0.5, 0.5  # of gray / 255: maps [0, 255] to [-1, 1], the same as gray / 127.5 - 1
 RATERS = 10  # people who voted on each image (FER+)
 
+DATA_DIR = Path("processed_data")  # of the split files
+RESULTS_DIR = Path("results")  # of the user's own runs
 ROOT = Path(__file__).resolve().parents[1]  # the project's folder, wherever a script is started
 REFERENCE_DIR = ROOT / "reference"  # committed results and weights; votes/ holds those on votes

@@ -5,8 +5,6 @@ the live program imports a model script, and its first frame should not wait for
 """
 
 import argparse
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ferlab.cli import DATA_DIR, default_results_dir, stage_command
+from ferlab.commands import command_line, next_command
 from ferlab.constants import REFERENCE_DIR
 from ferlab.data.augmentation import Augmentation
 from ferlab.data.splits import Split, load_splits
@@ -164,8 +162,19 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
 
 
 def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -> int:
-    """Writes the reports of saved weights; several files make an ensemble."""
+    """Writes the reports of saved weights; several files make an ensemble.
+
+    Raises:
+        UserError: the folder has results of other weights, files do not fit each other, and as
+            `run` does.
+    """
     name = setup.name
+    own = args.results_dir / f"{name}_model.pth"
+    if args.weights and own.is_file() and args.weights != [own]:
+        raise UserError(
+            f"{args.results_dir} has the results of {own.name}; choose another --results-dir for "
+            f"those of {args.weights[0]}"
+        )
     paths = args.weights or [saved_weights(name, args.results_dir, args.targets)]
     members, contents = [], []
     for path in paths:
@@ -254,23 +263,3 @@ def report(
     following = next_command(name, args.data_dir, args.results_dir, args.targets)
     print(f"wrote {args.results_dir}/{name}_*; next: {following}")
     return 0
-
-
-def next_command(name: str, data_dir: Path, results_dir: Path, targets: str) -> str:
-    """Returns the command of the stage after the model called `name`."""
-    order = {"baseline": "softmax.py", "softmax": "basic_nn.py", "basic_nn": "advanced_network.py"}
-    if name in order:
-        return stage_command(order[name], data_dir, results_dir, targets)
-    votes = results_dir.name == "votes" and results_dir == default_results_dir(targets)
-    folder = results_dir.parent if votes else results_dir
-    return stage_command("compare_results.py", DATA_DIR, folder)
-
-
-def command_line() -> str:
-    """Returns the command that repeats what this program does, as a person types it.
-
-    Without `--resume`: a run in parts is the run of the same flags, and who repeats it has no
-    checkpoint.
-    """
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    return shlex.join(["python", Path(sys.argv[0]).name, *words])

@@ -16,8 +16,6 @@ def unpack(archive: Path, target: Path) -> None:
     Raises:
         UserError: not a zip, not this dataset, damaged, entries that leave the folder, a full disk.
     """
-    if not archive.is_file():
-        raise UserError(f"{archive} is missing; name an existing zip with --archive")
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

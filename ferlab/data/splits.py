@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ferlab.commands import preparation_command
 from ferlab.constants import CLASS_NAMES as CLASS_NAMES
 from ferlab.constants import IMAGE_SIZE, RATERS
 from ferlab.files import UserError, atomic_path
@@ -160,7 +161,7 @@ def load_split(data_dir: str | os.PathLike, split: str) -> Split:
         UserError: missing or damaged file, wrong keys, dtypes, shapes, value or label range.
     """
     path = split_path(data_dir, split)
-    remedy = "make it with: python dataset_preparation.py"
+    remedy = f"make it with: {preparation_command(Path(data_dir))}"
     content = load_tensors(path, remedy, mmap=True)
     missing = [key for key in ("images", "labels", "class_names") if key not in content]
     fault = f"has no {' or '.join(missing)}" if missing else fault_of(content)
@@ -236,7 +237,7 @@ def load_splits(
     there = {*available_splits(data_dir), *required}
     splits = {name: load_split(data_dir, name) for name in wanted if name in there}
     if not splits:
-        raise UserError(f"{data_dir} has no split; make it with: python dataset_preparation.py")
+        raise UserError(f"{data_dir} has no split; make it with: {preparation_command(data_dir)}")
     first = next(iter(splits.values()))
     expected = class_names or first.class_names
     for name, split in splits.items():
@@ -248,6 +249,6 @@ def load_splits(
         if fault:
             raise UserError(
                 f"{split_path(data_dir, name)} {fault}; "
-                "make all splits anew with: python dataset_preparation.py"
+                f"make all splits anew with: {preparation_command(data_dir)}"
             )
     return splits

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ferlab.cli import default_results_dir, script_of
+from ferlab.commands import script_of, stage_command
 from ferlab.files import UserError
 
 ORDER = ("baseline", "softmax", "basic_nn", "advanced", "transfer")
@@ -71,7 +71,7 @@ def read_folder(folder: Path) -> tuple[list[Run], list[Run]]:
     runs = read("*_metrics.json")
     if not runs:
         fault = "has no *_metrics.json" if folder.is_dir() else "is missing"
-        remedy = remake_command("baseline", folder)
+        remedy = stage_command("baseline.py", results_dir=folder)
         raise UserError(f"{folder} {fault}; make results with: {remedy}")
     return runs, read("seed_*/*_metrics.json")
 
@@ -103,9 +103,9 @@ def read_run(path: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else f"{error}"
         targets = "votes" if "votes" in path.parts[-3:-1] else "labels"  # results/votes/seed_1
+        remedy = stage_command(script_of(model), results_dir=path.parent, targets=targets)
         raise UserError(
-            f"{path} is not what the model scripts write ({reason}); "
-            f"make it anew with: {remake_command(model, path.parent, targets=targets)}"
+            f"{path} is not what the model scripts write ({reason}); make it anew with: {remedy}"
         ) from error
 
 
@@ -149,13 +149,6 @@ def difference(run: Run, other: Run) -> str | None:
     return None
 
 
-def remake_command(model: str, folder: Path, *flags: str, targets: str = "labels") -> str:
-    """Returns the command that writes the results of `model` in `folder`."""
-    words = ["--targets", "votes"] if targets == "votes" else []
-    words += [] if folder == default_results_dir(targets) else ["--results-dir", str(folder)]
-    return shlex.join(["python", script_of(model), *flags, *words])
-
-
 def common_split(runs: list[Run]) -> str:
     """Returns the split to compare on: test, or val if that alone is there for all.
 
@@ -167,8 +160,11 @@ def common_split(runs: list[Run]) -> str:
     counts = {split: sum(split in run.splits for run in runs) for split in ("test", "val")}
     if not any(counts.values()):
         first = runs[0]
-        command = remake_command(
-            first.model, first.path.parent, "--evaluate", targets=first.targets
+        command = stage_command(
+            script_of(first.model),
+            "--evaluate",
+            results_dir=first.path.parent,
+            targets=first.targets,
         )
         raise UserError(f"{first.path} has no test or val numbers; add them with: {command}")
     return max(counts, key=counts.__getitem__)
@@ -191,10 +187,12 @@ def require_same_data(runs: list[Run], seed_runs: list[Run], split: str) -> None
         retrain = None not in trained_on and trained_on[0] != trained_on[1]
         flags = [] if retrain else ["--evaluate"]  # old weights may have seen the new test images
         flags += ["--data-dir", reference.data_dir] if reference.data_dir else []
+        remedy = stage_command(
+            script_of(run.model), *flags, results_dir=run.path.parent, targets=run.targets
+        )
         raise UserError(
             f"{run.path} and {reference.path} are of different {split} images; "
-            "if the latter is right, run: "
-            f"{remake_command(run.model, run.path.parent, *flags, targets=run.targets)}"
+            f"if the latter is right, run: {remedy}"
         )
 
 

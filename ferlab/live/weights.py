@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from ferlab.cli import RESULTS_DIR
-from ferlab.constants import REFERENCE_DIR
+from ferlab.constants import REFERENCE_DIR, RESULTS_DIR
 
 FILE = "advanced_model.pth"
 

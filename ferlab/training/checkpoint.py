@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from ferlab.cli import script_of
+from ferlab.commands import script_of
 from ferlab.constants import IMAGE_SIZE, MEAN, STD
 from ferlab.data.splits import load_tensors, save_tensors
 from ferlab.files import UserError

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +105,8 @@ def test_complete_is_skipped_and_force_redoes(capsys, archive, tmp_path):
     make_zip(archive)
     assert run("--archive", archive, "--data-dir", data) == 0
     assert "is complete; --force makes it again" in capsys.readouterr().out
+    missing = archive.with_name("none.zip")
+    assert "none.zip is missing" in refused(capsys, "--archive", missing, "--data-dir", data)
     assert content(data / NAME) == first
     assert run("--archive", archive, "--data-dir", data, "--force") == 0
     assert content(data / NAME) != first
@@ -276,8 +279,10 @@ def test_votes_are_downloaded_beside_the_dataset(capsys, votes_server, archive, 
     assert (data / VOTES).read_bytes() == TABLE
     captured = capsys.readouterr()
     assert "warning" not in captured.err
-    last = captured.out.splitlines()[-1]
-    assert last == f"wrote {data / NAME}; next: python dataset_preparation.py"
+    command = f"python dataset_preparation.py --source {data / NAME} --votes {data / VOTES}"
+    assert captured.out.splitlines()[-1] == f"wrote {data / NAME}; next: {command}"
+    default = download_dataset.next_command(Path("data"), sample=False)
+    assert default == "python dataset_preparation.py"
     assert sorted(p.name for p in data.iterdir()) == [NAME, VOTES]
 
 

@@ -1,5 +1,7 @@
 """Flags of the model scripts: presets, help, bad usage, and the networks that they build."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -104,7 +106,7 @@ def test_bad_usage_is_2(flag, capsys):
 
 SCRIPTS_WITHOUT_TORCH = [
     "baseline.py", "softmax.py", "basic_nn.py", "advanced_network.py", "transfer_learning.py",
-    "compare_results.py",
+    "compare_results.py", "dataset_preparation.py",
 ]  # fmt: skip
 
 
@@ -131,6 +133,25 @@ for script in sys.argv[1:]:
     for module in SCRIPTS.values():
         assert module.__doc__.splitlines()[0] in result.stdout
     assert "(default: processed_data)" in result.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_ctrl_c_during_the_imports_prints_no_traceback(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    program = [sys.executable, str(ROOT / "softmax.py")]
+    process = subprocess.Popen(
+        program,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == ""
+    assert process.returncode == -signal.SIGINT  # 130 in a shell
 
 
 def test_an_old_python_is_one_line():

@@ -109,6 +109,17 @@ def test_evaluate_repeats_the_numbers_without_training(results, data_dir, tmp_pa
     assert not list(out.glob("*_model.pth"))
 
 
+def test_results_of_a_training_are_not_overwritten_by_those_of_other_weights(
+    capsys, results, data_dir, tmp_path
+):
+    shutil.copy(results / "softmax_model.pth", tmp_path / "other.pth")
+    before = (results / "softmax_results.txt").read_bytes()
+    args = ["--evaluate", "--weights", tmp_path / "other.pth", "--data-dir", data_dir]
+    line = refused(capsys, softmax, *args, "--results-dir", results)
+    assert "softmax_model.pth; choose another --results-dir for those of" in line
+    assert (results / "softmax_results.txt").read_bytes() == before
+
+
 def test_evaluate_of_several_weights_averages_their_probabilities(results, data_dir, tmp_path):
     args = ["--data-dir", data_dir, "--quiet"]
     other = tmp_path / "seed_1"

@@ -1,0 +1,70 @@
+"""The project's commands as messages name them, with the flags that are not at their defaults."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from ferlab.constants import DATA_DIR, RESULTS_DIR
+
+
+def default_results_dir(targets: str) -> Path:
+    """Returns the default results folder of a model that is trained on `targets`."""
+    return RESULTS_DIR / "votes" if targets == "votes" else RESULTS_DIR
+
+
+def script_of(name: str) -> str:
+    """Returns the script that trains the model called `name` in file names."""
+    scripts = {"advanced": "advanced_network.py", "transfer": "transfer_learning.py"}
+    return scripts.get(name, f"{name}.py")
+
+
+def stage_command(
+    script: str,
+    *flags: str,
+    data_dir: Path = DATA_DIR,
+    results_dir: Path | None = None,
+    targets: str = "labels",
+) -> str:
+    """Returns the command of a stage.
+
+    Args:
+        script: the script's file name.
+        flags: further flags, which come first.
+        data_dir: folder of the split files.
+        results_dir: folder of the results; None: the default of `targets`.
+        targets: what the stage trains on.
+    """
+    words = ["python", script, *flags]
+    words += [] if data_dir == DATA_DIR else ["--data-dir", str(data_dir)]
+    words += [] if targets == "labels" else ["--targets", targets]
+    usual = results_dir in (None, default_results_dir(targets))
+    words += [] if usual else ["--results-dir", str(results_dir)]
+    return shlex.join(words)
+
+
+def preparation_command(data_dir: Path) -> str:
+    """Returns the command that makes the split files of `data_dir`."""
+    return stage_command("dataset_preparation.py", data_dir=data_dir)
+
+
+def next_command(name: str, data_dir: Path, results_dir: Path, targets: str) -> str:
+    """Returns the command of the stage after the model called `name`."""
+    order = {"baseline": "softmax.py", "softmax": "basic_nn.py", "basic_nn": "advanced_network.py"}
+    if name in order:
+        return stage_command(
+            order[name], data_dir=data_dir, results_dir=results_dir, targets=targets
+        )
+    votes = results_dir.name == "votes" and results_dir == default_results_dir(targets)
+    return stage_command(
+        "compare_results.py", results_dir=results_dir.parent if votes else results_dir
+    )
+
+
+def command_line() -> str:
+    """Returns the command that repeats what this program does, as a person types it.
+
+    Without `--resume`: a run in parts is the run of the same flags, and who repeats it has no
+    checkpoint.
+    """
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return shlex.join(["python", Path(sys.argv[0]).name, *words])
