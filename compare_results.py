@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         for run in runs
     ]
     write_text(folder / "comparison.txt", text)
-    plot_comparison(folder / "comparison.png", split, rows, rows[0]["majority_accuracy"])
+    plot_comparison(folder / "comparison.png", split, rows)
     wrote = f"wrote {folder / 'comparison.txt'} and {folder / 'comparison.png'}"
     following = ["python", "live_inference.py"]
     own = folder / "advanced_model.pth"

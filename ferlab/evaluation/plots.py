@@ -173,19 +173,17 @@ def plot_errors(
         figure.supxlabel(note, fontsize=8.5, color=GREY)
 
 
-def plot_comparison(
-    path: str | os.PathLike, split: str, rows: Sequence[dict], most_frequent_accuracy: float
-) -> None:
+def plot_comparison(path: str | os.PathLike, split: str, rows: Sequence[dict]) -> None:
     """Draws the models' accuracy by the labels and by the raters, with 95 % intervals.
+
+    A dashed line is the accuracy of always predicting the most frequent class.
 
     Args:
         path: the PNG file.
         split: the split the numbers are of.
         rows: one dict a model, from top to bottom, at least one: title, n (images), accuracy,
-            accuracy_interval, note (one or two short lines beside the bars), and, with votes,
-            raters, a dict of n, accuracy, accuracy_interval.
-        most_frequent_accuracy: accuracy by the labels of always predicting the most frequent class,
-            drawn as a line.
+            accuracy_interval, majority_accuracy (of the dashed line), note (one or two short lines
+            beside the bars), and, with votes, raters, a dict with the same four numbers.
     """
     places = np.arange(len(rows))
     judges = [("by the labels", BLUE, rows)]
@@ -194,14 +192,14 @@ def plot_comparison(
     height = 0.72 / len(judges)
     with _figure(path, 8.4, 2 + 0.72 * len(rows)) as figure:
         axes = figure.subplots()
-        label = f"always the most frequent label: {_percent(most_frequent_accuracy)}"
-        axes.axvline(most_frequent_accuracy, color=DARK, lw=1.2, ls="--", label=label, zorder=3)
         for number, (judge, colour, numbers) in enumerate(judges):
             heights = places + (number - (len(judges) - 1) / 2) * height
             values = np.array([row["accuracy"] for row in numbers])
             low, high = np.array([row["accuracy_interval"] for row in numbers]).T
             errors = np.maximum([values - low, high - values], 0)
+            line = numbers[0]["majority_accuracy"]
             label = f"{judge}, {numbers[0]['n']:,} images"
+            axes.axvline(line, color=colour, lw=1.2, ls="--")
             axes.barh(heights, values, 0.9 * height, color=colour, label=label)
             axes.errorbar(values, heights, xerr=errors, fmt="none", ecolor=DARK, lw=1.3)
             for place, value, end in zip(heights, values, high, strict=True):
@@ -220,7 +218,8 @@ def plot_comparison(
         axes.xaxis.set_major_formatter(_percent)
         axes.grid(axis="x")
         _legend(figure, axes, f"Accuracy on the {split} split")
-        figure.supxlabel(INTERVAL_NOTE, fontsize=8.5, color=GREY)
+        note = f"dashed: always the most frequent class; {INTERVAL_NOTE}"
+        figure.supxlabel(note, fontsize=8.5, color=GREY)
 
 
 @contextlib.contextmanager

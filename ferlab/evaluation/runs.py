@@ -15,7 +15,6 @@ from ferlab.commands import script_of, stage_command
 from ferlab.files import UserError
 
 ORDER = ("baseline", "softmax", "basic_nn", "advanced", "transfer")
-FRACTIONS = ("accuracy", "macro_f1", "majority_accuracy")
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,8 @@ class Run:
             format, which depends on the machine; empty for a model that is not trained in steps.
         seconds: time of the training.
         data_dir: --data-dir of the command that wrote the file; None for the default.
-        splits: by split name: `n`, `digest` of the split's images, labels and votes, the FRACTIONS
-            in [0, 1], `accuracy_interval` (low, high), and with votes `raters`: `n`, `accuracy` and
-            `accuracy_interval`.
+        splits: by split name: `n`, `digest` of the split's images, labels and votes, `macro_f1`
+            and what `plots.plot_comparison` takes.
     """
 
     model: str
@@ -119,19 +117,24 @@ def _recipe(record: dict) -> dict:
 
 def _split_numbers(record: dict) -> dict:
     """Picks and checks what is compared of a split; raises KeyError, TypeError, ValueError."""
-    numbers = {key: float(record[key]) for key in FRACTIONS} | _accuracy(record)
+    numbers = {"macro_f1": float(record["macro_f1"])} | _accuracy(record)
     if "raters" in record:
         numbers["raters"] = _accuracy(record["raters"])
     return {"digest": str(record["digest"]), **numbers}
 
 
 def _accuracy(record: dict) -> dict:
-    """Picks n, accuracy and its interval; raises KeyError, TypeError, ValueError."""
+    """Picks n and what the plot shows; raises KeyError, TypeError, ValueError."""
     low, high = map(float, record["accuracy_interval"])
     accuracy = float(record["accuracy"])
     if not 0 <= low <= accuracy <= high <= 1:
         raise ValueError(f"accuracy is {accuracy} [{low}, {high}]")
-    return {"n": int(record["n"]), "accuracy": accuracy, "accuracy_interval": [low, high]}
+    return {
+        "n": int(record["n"]),
+        "accuracy": accuracy,
+        "accuracy_interval": [low, high],
+        "majority_accuracy": float(record["majority_accuracy"]),
+    }
 
 
 def difference(run: Run, other: Run) -> str | None:

