@@ -18,6 +18,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
 # Windows: with these on, some cameras take many seconds to open (opencv issue 17687).
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")  # seconds a camera may stall
 
 from ferlab import cli
 from ferlab.files import UserError
@@ -50,8 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source",
         default="0",
-        help="source of the frames: the number of a camera, the URL of a stream, a video, an "
-        "image, a folder of images, or: sample",
+        help="source of the frames: the number or device file of a camera, the URL of a stream or "
+        "file, a video, an image, a folder of images, or: sample",
     )
     parser.add_argument(
         "--camera-size",
@@ -62,7 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fps",
         type=cli.positive(float),
-        help="frame rate to request from the camera, or to assume for a video or a stream",
+        help="frame rate to request from the camera, to assume for a stream, or to use for a video "
+        "in place of its time stamps",
     )
     parser.add_argument(
         "--weights",
@@ -93,6 +96,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         help="annotated video to write; for an image an annotated image, for several a folder",
+    )
+    parser.add_argument(
+        "--codec",
+        choices=("h264", "vp9", "mp4v", "mjpg"),
+        help="codec of the annotated video; h264 and vp9 play in browsers and need: pip install av "
+        "(default: for .mp4 h264 if PyAV is installed, else mp4v; for .webm vp9; for .avi mjpg)",
     )
     parser.add_argument(
         "--log", type=Path, help="CSV file to write, with one row per face and frame"
@@ -158,7 +167,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.quiet:
         print(f"weights: {weights}")
     options = LiveOptions(
-        args.min_confidence, args.output, args.log, args.max_frames, quiet=args.quiet
+        args.min_confidence, args.output, args.log, args.max_frames, args.quiet, args.codec
     )
     live = None
     try:
@@ -197,6 +206,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def leave(code: int) -> None:
+    """Ends the process, also where a thread waits inside OpenCV for a camera or the network:
+    the interpreter's own end would wait for it, or crash when it returns.
+    """
+    if any(thread.name == "capture" for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    leave(main())

@@ -34,9 +34,10 @@ from ferlab.files import UserError
 from ferlab.live.app import LiveOptions, LiveRun
 from ferlab.live.classifier import Classifier, as_input
 from ferlab.live.detection import HaarDetector, crop_face
-from ferlab.live.frames import FileSource, LiveSource
+from ferlab.live.frames import FileSource
 from ferlab.live.pipeline import STAGES, Pipeline, reserve_detector_core
-from ferlab.live.sources import open_video
+from ferlab.live.streams import LiveSource
+from ferlab.live.videos import open_video
 from ferlab.live.weights import default_weights
 from ferlab.sample.dataset import write_sample_clip
 from ferlab.training.checkpoint import load_model

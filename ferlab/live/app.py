@@ -1,8 +1,8 @@
 """The live loop: reads frames, writes video, CSV and images, and serves the window."""
 
 import contextlib
+import sys
 import time
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ferlab.files import UserError
-from ferlab.live.frames import FileSource, Frame, LiveSource
+from ferlab.live.frames import FileSource, Frame
 from ferlab.live.overlay import draw, label_of
-from ferlab.live.pipeline import STAGES, Pipeline
+from ferlab.live.pipeline import Pipeline
 from ferlab.live.recording import FaceLog, VideoFile, write_image
+from ferlab.live.streams import LiveSource
+from ferlab.live.summary import Summary
 from ferlab.live.tracking import Face
 from ferlab.live.window import Window
 
@@ -31,6 +33,7 @@ class LiveOptions:
         log: CSV with one row per face and frame.
         max_frames: number of frames after which the run ends; None for no limit.
         quiet: shows no progress bar.
+        codec: of the annotated video (see `encoders.SUFFIXES`); None for the suffix's default.
     """
 
     min_confidence: float
@@ -38,42 +41,7 @@ class LiveOptions:
     log: Path | None = None
     max_frames: int | None = None
     quiet: bool = False
-
-
-class Summary:
-    """Statistics of a run.
-
-    Attributes:
-        frames, faces: numbers of frames and of faces in them.
-        seconds_of: duration of each expression, summed over all faces, seconds.
-        latencies: time from reading to showing of each live frame, seconds.
-    """
-
-    def __init__(self) -> None:
-        self.frames = self.faces = 0
-        self.seconds_of: Counter[str] = Counter()
-        self.latencies: list[float] = []
-        self.start = time.perf_counter()
-
-    def text(self, seconds: dict[str, float], stills: bool) -> str:
-        """Returns the lines printed at the end.
-
-        Args:
-            seconds: time spent in each stage (see `Pipeline`).
-            stills: the frames were still images: faces are counted instead of seconds.
-        """
-        frames, elapsed = max(1, self.frames), time.perf_counter() - self.start
-        rate = self.frames / elapsed
-        lines = [f"{self.frames:,} frames, {self.faces:,} faces, {rate:.1f} frames/s"]
-        unit, digits = ("faces", 0) if stills else ("seconds", 1)
-        sums = [f"{name} {span:.{digits}f}" for name, span in self.seconds_of.most_common()]
-        lines.append(f"{unit} of each expression: {', '.join(sums) or 'none'}")
-        stages = ", ".join(f"{stage} {1e3 * seconds[stage] / frames:.1f}" for stage in STAGES)
-        lines.append(f"milliseconds per frame: {stages}")
-        if self.latencies:
-            median = 1e3 * np.median(self.latencies)
-            lines.append(f"latency from camera to display: {median:.0f} ms (median)")
-        return "\n".join(lines)
+    codec: str | None = None
 
 
 class LiveRun:
@@ -103,7 +71,7 @@ class LiveRun:
         self.log = self.video = None
         output = options.output
         if output and not source.stills:
-            self.video = VideoFile(output, source.rate, real_time=source.live)
+            self.video = VideoFile(output, source.rate, source.live, options.codec)
             stack.callback(self.video.close)
         elif output and output.suffix and source.length != 1:
             raise UserError(f"--output {output}: for several images, name a folder")
@@ -112,6 +80,7 @@ class LiveRun:
             stack.callback(self.log.close)
         self.bars, self.mirror = True, source.camera  # users expect a mirror image of themselves
         self.help = self.paused = False
+        self.lost = ""  # what the user waits for, while a live source delivers no frames
         self.frame: Frame | None = None
         self.faces: list[Face] = []  # shown: detected, or lost a moment ago
         self.found: list[Face] = []  # detected in the newest frame
@@ -131,15 +100,32 @@ class LiveRun:
                 if frame is not None:
                     self.process(frame)
                     progress.update()
+                self.report_loss()
                 if self.window and not self.serve_window(frame):
                     break
                 if self.summary.frames == limit:
                     break
 
+    def report_loss(self) -> None:
+        """Reports on screen that a live source is lost, or is back."""
+        status = self.source.status
+        if bool(status) != bool(self.lost):
+            change = "delivers no frames; reconnecting" if status else "delivers frames again"
+            tqdm.write(f"{self.source.name} {change}", file=sys.stderr)
+        if status != self.lost:
+            self.lost = status
+            self.show_again()
+
+    def show_again(self) -> None:
+        """Shows the newest frame again, after a change of its overlay."""
+        if self.window and self.frame is not None:
+            self.annotated = self.render()
+            self.window.show(self.annotated)
+
     def process(self, frame: Frame) -> None:
         """Detects, classifies, draws, writes and shows one frame."""
         if self.frame is not None:
-            if self.source.live:  # frames arrive at uneven times
+            if not self.source.stills:  # frames may come at uneven times
                 self.span = min(1.0, frame.time_s - self.frame.time_s)
             now = frame.read_at if self.source.live else time.perf_counter()
             before = self.frame.read_at if self.source.live else self.started_at
@@ -168,8 +154,8 @@ class LiveRun:
 
     def render(self) -> np.ndarray:
         """Returns the newest frame with its overlay."""
-        status = []
-        if not self.source.stills:
+        status = [self.lost] if self.lost else []
+        if not self.lost and not self.source.stills:
             status.append(f"{1 / max(1e-6, self.frame_seconds):.0f} frames/s")
             status.append(f"{1e3 * (time.perf_counter() - self.started_at):.0f} ms")
             status += [] if self.faces else ["no face"]
@@ -250,7 +236,6 @@ class LiveRun:
             path = Path(f"screenshot_{datetime.now():%Y%m%d_%H%M%S_%f}.png")
             write_image(path, self.annotated)
             tqdm.write(f"wrote {path}")
-        if key and key in " pmh" and self.frame is not None:
-            self.annotated = self.render()
-            self.window.show(self.annotated)
+        if key and key in " pmh":
+            self.show_again()
         return key == "q"

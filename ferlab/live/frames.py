@@ -1,8 +1,7 @@
-"""Frames and the sources that read them, each in a thread of its own.
+"""Frames, threads that read them, and the source of all frames of a file.
 
-`FileSource` decodes ahead and delivers every frame in order. `LiveSource` keeps only the newest
-frame of a camera or a stream, so that the display does not lag behind. The first `read` starts the
-thread.
+`FileSource` decodes ahead and delivers every frame in order; `streams.LiveSource` keeps only the
+newest one. The first `read` starts the thread.
 """
 
 import queue
@@ -17,8 +16,9 @@ import numpy as np
 
 from ferlab.files import UserError
 
-RETRY_SECONDS = 5.0  # of attempts to reconnect to a lost camera
 DECODE_AHEAD = 8  # frames of a file
+LEAVE_SECONDS = 0.5  # that `close` waits for a thread inside OpenCV
+THREAD_NAME = "capture"  # of every thread that may be inside OpenCV when the program ends
 
 
 @dataclass
@@ -65,53 +65,79 @@ def make_frame(image: np.ndarray, number: int, time_s: float, name: str = "") ->
     return Frame(image, gray, number, time_s, read_at, name)
 
 
-def _start_once(thread: threading.Thread) -> None:
-    if thread.ident is None:
-        thread.start()
+def as_user_error(name: str, error: Exception) -> UserError:
+    """Returns an exception of a capture thread as one line that names the source."""
+    if isinstance(error, UserError):
+        return error
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{name} cannot be read any further: {reason}")
+
+
+def capture_thread(target: Callable, *args: object) -> threading.Thread:
+    """Returns a thread that the program can end without: OpenCV may not return for a long time."""
+    return threading.Thread(target=target, args=args, name=THREAD_NAME, daemon=True)
+
+
+def interruptible(work: Callable[[], object]) -> object:
+    """Returns `work()`, done in a capture thread so that Ctrl-C ends the wait for it."""
+    future: Future = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # is raised by the caller
+            future.set_exception(error)
+
+    capture_thread(run).start()
+    while not future.done():
+        time.sleep(0.005)
+    return future.result()
 
 
 class FileSource:
     """All frames of a video file, or a list of still images, in order.
 
     Args:
-        frames: yields images and names.
+        frames: yields images, names and times, seconds.
         rate: frames per second.
         length: number of frames; None if unknown.
         stills: the frames are independent still images.
+        name: the source's name in messages.
 
     Attributes:
-        error: the exception that ended the source, if one did.
+        error: why the source ended before its end, if it did.
     """
 
     live = camera = False
+    status = ""
 
     def __init__(
         self,
-        frames: Iterator[tuple[np.ndarray, str]],
+        frames: Iterator[tuple[np.ndarray, str, float]],
         rate: float,
         length: int | None,
         stills: bool,
+        name: str = "the source",
     ):
-        self.rate, self.length, self.stills = rate, length, stills
+        self.rate, self.length, self.stills, self.name = rate, length, stills, name
         self.ended = False
-        self.error: Exception | None = None
+        self.error: UserError | None = None
+        self.clean_up: Callable[[], None] | None = None  # called by `close`
         self._stop = threading.Event()
-        self._queue: queue.Queue = queue.Queue(DECODE_AHEAD)
-        self._thread = threading.Thread(target=self._decode, args=(frames,))
+        self._queue: queue.Queue = queue.Queue(1 if stills else DECODE_AHEAD)
+        self._thread = capture_thread(self._decode, frames)
 
-    def _decode(self, frames: Iterator[tuple[np.ndarray, str]]) -> None:
-        number = 0
+    def _decode(self, frames: Iterator[tuple[np.ndarray, str, float]]) -> None:
         try:
-            for image, name in frames:
-                self._put(make_frame(image, number, number / self.rate, name))
-                number += 1
+            for number, (image, name, time_s) in enumerate(frames):
+                self._put(make_frame(image, number, time_s, name))
                 if self._stop.is_set():
                     return
             self._put(None)
         except Exception as error:  # is handed to the reader
-            self._put(error)
+            self._put(as_user_error(self.name, error))
 
-    def _put(self, item: Frame | Exception | None) -> None:
+    def _put(self, item: Frame | UserError | None) -> None:
         while not self._stop.is_set():
             try:
                 return self._queue.put(item, timeout=0.1)
@@ -120,7 +146,8 @@ class FileSource:
 
     def read(self, timeout: float) -> Frame | None:
         """Returns the next frame; None if there is none within `timeout` seconds or at the end."""
-        _start_once(self._thread)
+        if self._thread.ident is None:
+            self._thread.start()
         try:
             item = self._queue.get(timeout=timeout)
         except queue.Empty:
@@ -131,89 +158,9 @@ class FileSource:
         return None
 
     def close(self) -> None:
-        """Stops the thread."""
+        """Stops the thread; one that OpenCV does not give back in time is left behind."""
         self._stop.set()
         if self._thread.ident:
-            self._thread.join()
-
-
-class LiveSource:
-    """The newest frame of a camera or a stream.
-
-    Args:
-        name: the source's name in messages.
-        connect: opens the capture anew.
-        capture: the open capture.
-        rate: expected frames per second.
-        camera: whether it is a camera of this machine.
-
-    Attributes:
-        error: why it ended, once it has.
-    """
-
-    live, stills, length = True, False, None
-
-    def __init__(
-        self,
-        name: str,
-        connect: Callable[[], "cv2.VideoCapture"],
-        capture: "cv2.VideoCapture",
-        rate: float,
-        camera: bool = True,
-    ):
-        self.name, self.connect, self.rate, self.camera = name, connect, rate, camera
-        self.error: UserError | None = None
-        self._newest: Frame | None = None
-        self._fresh = threading.Condition()
-        self._stop = threading.Event()
-        self._capture = capture
-        self._thread = threading.Thread(target=self._read_frames)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the source delivers no more frames."""
-        return self.error is not None
-
-    def _read_frames(self) -> None:
-        capture = self._capture
-        start = seen = time.perf_counter()
-        number = 0
-        while not self._stop.is_set():
-            there, image = capture.read() if capture.isOpened() else (False, None)
-            image = as_bgr(image) if there else None
-            now = time.perf_counter()
-            if image is not None:
-                seen = now
-                with self._fresh:
-                    self._newest = make_frame(image, number, now - start)
-                    self._fresh.notify()
-                number += 1
-            elif now - seen > RETRY_SECONDS:
-                self.error = UserError(
-                    f"{self.name} delivers no more frames; check that it is plugged in and that no "
-                    "other program uses it, then run the same command again"
-                )
-                break
-            elif not there:
-                capture.release()
-                self._stop.wait(0.25)
-                capture = self.connect()
-        capture.release()
-        with self._fresh:
-            self._fresh.notify()
-
-    def read(self, timeout: float) -> Frame | None:
-        """Returns the newest unread frame; None if there is none within `timeout` seconds."""
-        _start_once(self._thread)
-        with self._fresh:
-            if self._newest is None and not self.ended:
-                self._fresh.wait(timeout)
-            frame, self._newest = self._newest, None
-        return frame
-
-    def close(self) -> None:
-        """Stops the thread; a thread inside OpenCV would crash the interpreter at exit."""
-        self._stop.set()
-        if self._thread.ident:
-            self._thread.join()
-        self._capture.release()
+            self._thread.join(LEAVE_SECONDS)
+        if self.clean_up:
+            self.clean_up()

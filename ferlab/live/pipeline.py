@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from ferlab.live.detection import Box, HaarDetector, LocalDetector, YuNetDetector, crop_face
-from ferlab.live.frames import FileSource, Frame, LiveSource
+from ferlab.live.frames import FileSource, Frame
+from ferlab.live.streams import LiveSource
 from ferlab.live.tracking import Face, Tracker
 
 if TYPE_CHECKING:  # importing Classifier needs torch, OnnxClassifier does not
@@ -80,7 +81,7 @@ class Pipeline:
                 yield frame
             else:
                 if source.stills or self._due(frame):
-                    frame.detection = self._start_detection(frame)
+                    frame.detection = self._start_detection(frame, source.stills)
                 waiting.append(frame)
                 if len(waiting) > LOOK_AHEAD:
                     yield waiting.popleft()
@@ -93,8 +94,9 @@ class Pipeline:
             self._detected_at = frame.time_s
         return due
 
-    def _start_detection(self, frame: Frame) -> Future:
-        return self._thread.submit(self.detector, frame.image, frame.gray)
+    def _start_detection(self, frame: Frame, still: bool = False) -> Future:
+        detect = self.detector.in_still if still else self.detector
+        return self._thread.submit(detect, frame.image, frame.gray)
 
     def _newest_detections(self, frame: Frame) -> list[Box] | None:
         """Returns the boxes of a detection that has ended, if any; starts the next if it is due."""

@@ -9,34 +9,39 @@ import cv2
 import numpy as np
 
 from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
+from ferlab.live.encoders import AvWriter, choose_codec, nearest_rate, open_writer, say_rate
 from ferlab.live.tracking import Face
 
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 CATCH_UP_SECONDS = 2.0  # longest gap of a live source that repeated frames fill
+LONGEST_HOLD = 60.0  # seconds for which a file's frame may be shown; more is a broken time stamp
 
 
 class VideoFile:
     """An annotated video, written to a temporary file that is renamed at the end.
 
     Args:
-        path: the suffix selects the format (`CODECS`).
+        path: the suffix selects the format (`encoders.SUFFIXES`).
         rate: frames per second.
         real_time: repeats or drops frames so that the video plays at the speed of a live source,
-            whose frames arrive at uneven times.
+            whose frames arrive at uneven times. The frames of a file are repeated where its frame
+            rate varies, but never dropped.
+        codec: a key of `encoders.SUFFIXES`; None for the default of the suffix.
 
     Raises:
-        UserError: the suffix is unknown, the path is a folder, or the folder cannot be written.
+        UserError: the suffix is unknown, the codec is not installed, the path is a folder, or the
+            folder cannot be written.
     """
 
-    def __init__(self, path: Path, rate: float, real_time: bool):
-        if path.suffix.lower() not in CODECS:
-            raise UserError(f"--output {path}: the name of a video ends in {', '.join(CODECS)}")
+    def __init__(self, path: Path, rate: float, real_time: bool, codec: str | None = None):
+        self.codec = choose_codec(path, codec)
         if path.is_dir():
             raise UserError(f"--output {path} is a folder; name a video file")
         require_writable(path.parent)
-        self.path, self.rate, self.real_time = path, rate, real_time
+        self.path, self.real_time = path, real_time
+        self.rate = nearest_rate(rate, self.codec)
+        say_rate(path, self.rate, rate, self.codec)
         self.temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-        self.writer: cv2.VideoWriter | None = None
+        self.writer: cv2.VideoWriter | AvWriter | None = None
         self.size = (0, 0)
         self.written = 0
 
@@ -44,25 +49,22 @@ class VideoFile:
         """Adds a frame, uint8 `(H, W, 3)` BGR, resized to the size of the first.
 
         Raises:
-            UserError: OpenCV cannot write such a video.
+            UserError: such a video cannot be written.
         """
         if self.writer is None:
             self.size = image.shape[1::-1]
-            code = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
-            self.writer = cv2.VideoWriter(str(self.temporary), code, self.rate, self.size)
-            if not self.writer.isOpened():
-                raise UserError(f"cannot write {self.path}: this OpenCV has no encoder for it")
+            self.writer = open_writer(
+                self.temporary, self.codec, self.rate, self.size, name=self.path
+            )
             self.start = time_s
         if image.shape[1::-1] != self.size:
             image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA)
-        times = 1
-        if self.real_time:
-            due = round((time_s - self.start) * self.rate) + 1
-            times = due - self.written
-            if times > CATCH_UP_SECONDS * self.rate:  # a pause, or no camera: skip it
-                self.start += (times - 1) / self.rate
-                times = 1
-        for _ in range(times):
+        times = round((time_s - self.start) * self.rate) + 1 - self.written
+        longest = CATCH_UP_SECONDS if self.real_time else LONGEST_HOLD
+        if times > longest * self.rate:  # a pause, or no camera: skip it
+            self.start += (times - 1) / self.rate
+            times = 1
+        for _ in range(times if self.real_time else max(1, times)):
             self.writer.write(image)
             self.written += 1
 
@@ -76,8 +78,8 @@ class VideoFile:
             UserError: the file cannot be written, or is incomplete; the temporary file is kept.
         """
         if self.writer is not None:
-            self.writer.release()
-            self.writer = None
+            writer, self.writer = self.writer, None
+            writer.release()
             if cv2.VideoCapture(str(self.temporary)).get(cv2.CAP_PROP_FRAME_COUNT) < 1:
                 raise UserError(
                     f"{self.path} is incomplete, probably because the disk is full; the data "

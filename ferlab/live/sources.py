@@ -1,17 +1,24 @@
 """Opens a source of frames: camera, stream, video file, images, the drawn clip."""
 
+import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import cv2
-import numpy as np
 
 from ferlab.files import UserError
-from ferlab.live.frames import FileSource, LiveSource, as_bgr
+from ferlab.live import images, urls
+from ferlab.live.frames import FileSource, interruptible
+from ferlab.live.streams import LiveSource
+from ferlab.live.videos import open_video
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 SAMPLE_CLIP = Path("data/sample/clip.mp4")
+WINDOWS_DRIVES = Path("/mnt")  # where the Windows Subsystem for Linux shows them
+OPEN_MS, READ_MS = 8000, 5000  # for which a stream may keep OpenCV waiting
 
 
 def open_source(
@@ -20,105 +27,161 @@ def open_source(
     """Opens a source.
 
     Args:
-        text: the number of a camera, the URL of a stream, "sample", or the path of a video, an
-            image or a folder of images.
+        text: the number or the device file of a camera, the URL of a stream or a file, "sample", or
+            the path of a video, an image or a folder of images.
         camera_size: width and height to request from a camera, pixels.
         fps: frames per second: requested from a camera, assumed for a stream or a file.
 
     Raises:
         UserError: the source cannot be opened.
     """
-    if text.isdecimal() or "://" in text:
-        return open_live(text, camera_size, fps)
+    number = camera_number(text)
+    if number is not None:
+        return open_camera(number, camera_size, fps)
     if text == "sample":
         return open_sample(fps)
-    path = Path(text)
+    path = local_path(text)
+    return open_url(text, fps) if path is None else open_path(path, fps)
+
+
+def camera_number(text: str) -> int | None:
+    """Returns the number of the camera that `text` names; -1 is any; None if it names none."""
+    if re.fullmatch(r"-1|\d+", text):
+        return int(text)
+    device = re.fullmatch(r"/dev/video(\d+)", os.path.realpath(text))  # also of /dev/v4l/by-id/...
+    return int(device[1]) if device else None
+
+
+def local_path(text: str) -> Path | None:
+    """Returns the path that `text` names; None if it is a URL."""
+    drive = re.match(r"([A-Za-z]):[\\/]", text)
+    if drive and os.name != "nt":
+        mounted = WINDOWS_DRIVES / drive[1].lower()
+        return mounted / text[3:].replace("\\", "/").lstrip("/") if mounted.is_dir() else Path(text)
+    if text.lower().startswith("file:"):
+        return Path(url2pathname(urlsplit(text).path))
+    return None if "://" in text else Path(text).expanduser()
+
+
+def open_path(path: Path, fps: float | None = None, name: str = "") -> FileSource:
+    """Opens a video, an image or a folder of images: the content decides which, not the name."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            raise UserError(f"{path} contains no images ({', '.join(IMAGE_SUFFIXES)})")
-        return FileSource(read_images(files), 1.0, len(files), stills=True)
+        return images.open_folder(path)
     if not path.is_file():
         raise UserError(
-            f"{path} is missing; --source takes the number of a camera, the URL of a stream, a "
-            "video, an image, a folder of images, or: sample"
+            f"{path} is missing; --source takes the number or the device file of a camera, a URL, "
+            "a video, an image, a folder of images, or: sample"
         )
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return FileSource(read_images([path]), 1.0, 1, stills=True)
-    return open_video(path, fps)
+    if images.is_image(path):
+        return images.open_image(path, fps, name)
+    try:
+        return open_video(path, fps, name)
+    except UserError:
+        if images.opens(path):  # in a format that only Pillow knows
+            return images.open_image(path, fps, name)
+        raise
 
 
-def open_live(text: str, size: tuple[int, int] | None, fps: float | None) -> LiveSource:
-    """Opens a camera by its number, or a stream by its URL."""
-    camera = text.isdecimal()
+def open_camera(number: int, size: tuple[int, int] | None, fps: float | None) -> LiveSource:
+    """Opens a camera by its number."""
 
     def connect() -> "cv2.VideoCapture":
-        capture = cv2.VideoCapture(int(text) if camera else text)
-        if camera and size:
+        capture = cv2.VideoCapture(number)
+        if size or fps:  # many cameras send large frames fast only if compressed
+            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))
+        if size:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
-        if camera and fps:
+        if fps:
             capture.set(cv2.CAP_PROP_FPS, fps)
         return capture
 
-    capture = connect()
-    name = f"camera {text}" if camera else text
+    name = "the first camera" if number < 0 else f"camera {number}"
+    capture = interruptible(connect)
     if not capture.isOpened():
         capture.release()
-        remedy = "connect one, close other programs that use it, or try: --source 1"
         raise UserError(
-            f"{name} cannot be opened; {remedy if camera else 'check the URL'}; without a camera: "
-            "python live_inference.py --source sample"
+            f"{name} cannot be opened; connect one, close other programs that use it, or try: "
+            "--source 1; without a camera: python live_inference.py --source sample"
         )
+    if size or fps:
+        print(f"{name}: {format_of(capture)}", file=sys.stderr)
+    return live_source(name, connect, capture, fps, camera=True)
+
+
+def format_of(capture: "cv2.VideoCapture") -> str:
+    """Returns the size, the rate and the encoding of a camera's frames, as the camera states."""
+    width, height, rate, code = (
+        int(capture.get(prop))
+        for prop in (
+            cv2.CAP_PROP_FRAME_WIDTH,
+            cv2.CAP_PROP_FRAME_HEIGHT,
+            cv2.CAP_PROP_FPS,
+            cv2.CAP_PROP_FOURCC,
+        )
+    )
+    text = f"{width}x{height}" + (f" at {rate} frames/s" if rate > 0 else "")
+    letters = "".join(chr(code >> shift & 0xFF) for shift in (0, 8, 16, 24)) if code > 0 else ""
+    return text + (f", {letters}" if letters.isprintable() and letters.strip() else "")
+
+
+def live_source(
+    name: str,
+    connect: Callable[[], "cv2.VideoCapture"],
+    capture: "cv2.VideoCapture",
+    fps: float | None,
+    camera: bool,
+) -> LiveSource:
+    """Returns the source of an open capture."""
     rate = fps or capture.get(cv2.CAP_PROP_FPS)
     return LiveSource(name, connect, capture, rate if 1 <= rate <= 240 else 30.0, camera)
 
 
-def open_video(path: Path, fps: float | None = None) -> FileSource:
-    """Opens a video file."""
-    capture = cv2.VideoCapture(str(path))
-    there, first = capture.read()
-    first = as_bgr(first) if there else None
-    if first is None:
+def open_url(url: str, fps: float | None) -> FileSource | LiveSource:
+    """Opens a stream, or a file on a server, which ends."""
+    name, timeouts = urls.shown(url), [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS]
+    timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
+
+    def connect() -> "cv2.VideoCapture":
+        return cv2.VideoCapture(url, cv2.CAP_ANY, timeouts)
+
+    if images.has_image_suffix(urlsplit(url).path):
+        return open_download(url, fps)
+    capture = interruptible(connect)
+    if not capture.isOpened():
         capture.release()
-        raise UserError(f"{path} is not a video that OpenCV can read, or has no frames")
-    rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-
-    def frames() -> Iterator[tuple[np.ndarray, str]]:
-        image = first
-        try:
-            while image is not None:
-                yield image, ""
-                image = None
-                while image is None:
-                    there, image = capture.read()
-                    if not there:
-                        break
-                    image = as_bgr(image)  # an empty frame is skipped
-        finally:
-            capture.release()
-
-    length = int(count) if count > 0 else None
-    return FileSource(frames(), fps or (rate if 1 <= rate <= 1000 else 30.0), length, stills=False)
+        answer = interruptible(lambda: urls.ask(url))
+        if answer.is_file:
+            return open_download(url, fps)
+        raise UserError(
+            f"{name} cannot be opened: {answer.reason}; check the URL; without a stream: "
+            "python live_inference.py --source sample"
+        )
+    if is_finished(capture, url):
+        capture.release()
+        return interruptible(lambda: open_video(url, fps, name))
+    return live_source(name, connect, capture, fps, camera=False)
 
 
-def read_images(files: list[Path]) -> Iterator[tuple[np.ndarray, str]]:
-    """Yields each image as BGR with its path; skips those of several that cannot be read.
+def is_finished(capture: "cv2.VideoCapture", url: str) -> bool:
+    """Whether a URL is that of a file: it states a number of frames, or the server a size."""
+    if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+        return True
+    if int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter_fourcc(*"MJPG"):
+        return False  # a network camera, which may serve only one connection
+    return interruptible(lambda: urls.ask(url)).is_file
 
-    Raises:
-        UserError: the only image cannot be read.
-    """
-    for path in files:
-        try:
-            image = as_bgr(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR))
-        except (cv2.error, OSError):
-            image = None
-        if image is not None:
-            yield image, str(path)
-        elif len(files) == 1:
-            raise UserError(f"{path} is not an image that OpenCV can read")
-        else:
-            print(f"skipped {path}: not an image that OpenCV can read", file=sys.stderr)
+
+def open_download(url: str, fps: float | None) -> FileSource:
+    """Opens a copy of a file that cannot be played from its server; `close` deletes the copy."""
+    folder, path = interruptible(lambda: urls.download(url))
+    try:
+        source = open_path(path, fps, urls.shown(url))
+    except UserError:
+        folder.cleanup()
+        raise
+    source.clean_up = folder.cleanup
+    return source
 
 
 def open_sample(fps: float | None) -> FileSource:
@@ -127,5 +190,6 @@ def open_sample(fps: float | None) -> FileSource:
         return open_video(SAMPLE_CLIP, fps)
     from ferlab.sample.dataset import CLIP_LENGTH, CLIP_RATE, clip_frames
 
-    frames = ((image, "") for image, _, _ in clip_frames())
-    return FileSource(frames, fps or CLIP_RATE, CLIP_LENGTH, stills=False)
+    rate = fps or CLIP_RATE
+    frames = ((image, "", number / rate) for number, (image, _, _) in enumerate(clip_frames()))
+    return FileSource(frames, rate, CLIP_LENGTH, stills=False)

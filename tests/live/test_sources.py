@@ -6,12 +6,13 @@ import time
 import cv2
 import numpy as np
 import pytest
+from media import everything, picture, write_video
 
 from ferlab.files import UserError
-from ferlab.live import frames as frames_module
-from ferlab.live import sources
-from ferlab.live.frames import FileSource, LiveSource, as_bgr
-from ferlab.live.sources import open_source
+from ferlab.live import sources, streams
+from ferlab.live.frames import FileSource, as_bgr, interruptible
+from ferlab.live.sources import camera_number, local_path, open_source
+from ferlab.live.streams import LiveSource
 
 
 class FakeCamera:
@@ -42,29 +43,6 @@ class FakeCamera:
 
     def release(self):
         self.released = True
-
-
-def picture(level, shape=(48, 64, 3)):
-    return np.full(shape, level, np.uint8)
-
-
-def everything(source, seconds=10):
-    """Reads a source to its end; returns the frames."""
-    frames, deadline = [], time.monotonic() + seconds
-    while not source.ended:
-        assert time.monotonic() < deadline
-        frame = source.read(0.05)
-        frames += [frame] if frame else []
-    source.close()
-    return frames
-
-
-def write_video(path, count=25, rate=12.5, size=(64, 48), code="MJPG"):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), rate, size)
-    for number in range(count):
-        writer.write(picture(10 * number % 256, (*size[::-1], 3)))
-    writer.release()
-    return path
 
 
 def test_a_video_loses_no_frame_however_slow_its_reader(tmp_path):
@@ -114,7 +92,7 @@ def test_no_frame_is_delivered_twice():
 
 
 def test_a_camera_that_fails_for_a_while_is_reconnected(monkeypatch):
-    monkeypatch.setattr(frames_module, "RETRY_SECONDS", 5)
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 5)
     cameras = [
         FakeCamera(opened=False),
         FakeCamera([None]),
@@ -130,10 +108,126 @@ def test_a_camera_that_fails_for_a_while_is_reconnected(monkeypatch):
 
 
 def test_a_camera_that_stays_away_ends_the_source(monkeypatch):
-    monkeypatch.setattr(frames_module, "RETRY_SECONDS", 0.6)
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 0.6)
     source = LiveSource("camera 0", FakeCamera, FakeCamera([picture(1)] * 3), 30)
     everything(source)
     assert "camera 0 delivers no more frames" in str(source.error)
+
+
+@pytest.mark.parametrize("where", ["read", "connect"])
+def test_any_exception_of_a_camera_is_reported(where):
+    class Broken(FakeCamera):
+        def read(self):
+            if where == "read":
+                raise cv2.error("assertion\nfailed")
+            return super().read()
+
+    def connect():
+        raise RuntimeError("driver")
+
+    source = LiveSource("camera 3", connect, Broken([picture(1)]), 30)
+    everything(source)
+    reason = "assertion failed" if where == "read" else "driver"
+    assert str(source.error) == f"camera 3 cannot be read any further: {reason}"
+
+
+class Stalled(FakeCamera):
+    """A camera whose `read` does not return."""
+
+    def __init__(self):
+        super().__init__()
+        self.wait = threading.Event()
+
+    def read(self):
+        self.wait.wait(20)
+        return False, None
+
+
+def test_a_camera_that_stalls_is_reconnected_and_does_not_delay_the_end(monkeypatch):
+    monkeypatch.setattr(streams, "STALL_SECONDS", 0.3)
+    stalled = [Stalled(), Stalled()]
+    cameras = [stalled[1], FakeCamera([picture(7)] * 200, 0.01)]
+    source = LiveSource("camera 0", lambda: cameras.pop(0), stalled[0], 30)
+    said, deadline = set(), time.monotonic() + 5
+    while source.read(0.05) is None:
+        said.add(source.status)
+        assert time.monotonic() < deadline and not source.ended
+    assert "no frames for 0 s, reconnecting" in said and source.status == ""
+    start = time.monotonic()
+    source.close()
+    hung = LiveSource("camera 0", Stalled, last := Stalled(), 30)
+    hung.read(0.05)
+    hung.close()
+    assert time.monotonic() - start < 1, "q and Ctrl-C do not wait for OpenCV"
+    for camera in (*stalled, last):
+        camera.wait.set()
+
+
+def test_a_camera_that_stalls_for_ever_ends_the_source(monkeypatch):
+    monkeypatch.setattr(streams, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 0.3)
+    cameras = []
+
+    def connect():
+        cameras.append(Stalled())
+        return cameras[-1]
+
+    source = LiveSource("camera 0", connect, connect(), 30)
+    everything(source)
+    assert "camera 0 delivers no more frames" in str(source.error) and len(cameras) > 2
+    for camera in cameras:
+        camera.wait.set()
+
+
+def test_waiting_times_between_attempts_grow(monkeypatch):
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 1.2)
+    attempts = []
+
+    def connect():
+        attempts.append(time.monotonic())
+        return FakeCamera(opened=False)
+
+    source = LiveSource("camera 0", connect, FakeCamera(), 30)
+    everything(source)
+    waits = np.diff(attempts)
+    assert len(waits) >= 1 and (waits[1:] > 1.5 * waits[:-1]).all() and waits[0] > 0.4
+
+
+def test_waiting_for_a_connection_can_be_interrupted():
+    assert interruptible(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        interruptible(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("12", 12), ("-1", -1), ("/dev/video3", 3), ("3.mp4", None), ("-2", None)],
+)
+def test_names_of_cameras(text, number):
+    assert camera_number(text) == number
+
+
+def test_a_camera_by_its_id(tmp_path):
+    """/dev/v4l/by-id/... is a link."""
+    (tmp_path / "usb-Webcam-index0").symlink_to("/dev/video7")
+    assert camera_number(str(tmp_path / "usb-Webcam-index0")) == 7
+
+
+def test_names_of_files(tmp_path, monkeypatch):
+    clip = write_video(tmp_path / "my clip.avi", count=3)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sources, "WINDOWS_DRIVES", tmp_path / "mnt")
+    (tmp_path / "mnt" / "c").mkdir(parents=True)
+    inside = write_video(tmp_path / "mnt" / "c" / "clip.avi", count=3)
+    for text in (str(clip), clip.as_uri(), f"file:{clip}", "~/my clip.avi"):
+        assert local_path(text) == clip
+        assert len(everything(open_source(text))) == 3
+    for text in (r"C:\clip.avi", "c:/clip.avi", "C://clip.avi"):
+        assert local_path(text) == inside
+        assert len(everything(open_source(text))) == 3
+    assert local_path("http://host/x.mp4") is None
+    with pytest.raises(UserError, match="missing; --source takes"):
+        open_source(r"D:\none.avi")
 
 
 def test_odd_frames_of_a_camera():
@@ -153,7 +247,7 @@ def test_odd_frames_of_a_camera():
 
 
 def test_an_empty_frame_is_skipped(monkeypatch):
-    monkeypatch.setattr(frames_module, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 0.5)
     empty = np.zeros((0, 0, 3), np.uint8)
     camera = FakeCamera([empty, picture(5), empty, empty, picture(6)], seconds=0.05)
     source = LiveSource("camera", lambda: FakeCamera(opened=False), camera, 30)
@@ -161,64 +255,68 @@ def test_an_empty_frame_is_skipped(monkeypatch):
     assert [int(frame.image[0, 0, 0]) for frame in frames] == [5, 6]
 
 
-def test_a_camera_gets_the_size_and_rate_asked_for(monkeypatch):
+def test_a_camera_gets_the_size_and_rate_asked_for(monkeypatch, capsys):
     wanted = {}
+    given = {
+        cv2.CAP_PROP_FRAME_WIDTH: 640.0,
+        cv2.CAP_PROP_FRAME_HEIGHT: 480.0,
+        cv2.CAP_PROP_FPS: 15.0,
+        cv2.CAP_PROP_FOURCC: float(cv2.VideoWriter_fourcc(*"YUYV")),
+    }
 
     class Camera(FakeCamera):
+        def get(self, prop):
+            return given[prop]
+
         def set(self, prop, value):
             wanted[prop] = value
 
-    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda where: Camera([picture(1)] * 9, 0.01))
+    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda *where: Camera([picture(1)] * 9, 0.01))
     source = open_source("2", camera_size=(1280, 720), fps=25)
     source.close()
-    assert wanted == {
-        cv2.CAP_PROP_FRAME_WIDTH: 1280,
-        cv2.CAP_PROP_FRAME_HEIGHT: 720,
-        cv2.CAP_PROP_FPS: 25,
-    }
+    assert list(wanted.items()) == [
+        (cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG")),  # first: it limits the sizes
+        (cv2.CAP_PROP_FRAME_WIDTH, 1280),
+        (cv2.CAP_PROP_FRAME_HEIGHT, 720),
+        (cv2.CAP_PROP_FPS, 25),
+    ]
     assert source.live and source.rate == 25
+    assert capsys.readouterr().err == "camera 2: 640x480 at 15 frames/s, YUYV\n", "what it gives"
+
+
+def test_a_camera_without_wishes_is_left_as_it_is(monkeypatch, capsys):
+    wanted = []
+
+    class Camera(FakeCamera):
+        def set(self, prop, value):
+            wanted.append(prop)
+
+    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda where: Camera([picture(1)]))
+    open_source("0").close()
+    assert not wanted and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("7", "camera 7 cannot be opened; connect one"), ("rtsp://nowhere/x", "check the URL")],
+    [
+        ("7", "camera 7 cannot be opened; connect one"),
+        ("-1", "the first camera cannot be opened; connect one"),
+    ],
 )
-def test_no_camera_no_stream(monkeypatch, text, part):
-    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda where: FakeCamera(opened=False))
+def test_no_camera(monkeypatch, text, part):
+    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda *where: FakeCamera(opened=False))
     with pytest.raises(UserError, match=part):
         open_source(text)
 
 
-def test_images(tmp_path, capsys):
-    for name in ("b.png", "a.jpg", "c.bmp"):
-        cv2.imwrite(str(tmp_path / name), picture(100))
-    (tmp_path / "d.png").write_bytes(b"no picture")
-    (tmp_path / "e.png").write_bytes(b"")
-    (tmp_path / "notes.txt").write_text("not asked for")
-    source = open_source(str(tmp_path))
-    assert source.stills and source.length == 5
-    assert [frame.name[-5:] for frame in everything(source)] == ["a.jpg", "b.png", "c.bmp"]
-    assert capsys.readouterr().err.count("not an image that OpenCV can read") == 2
-    (frame,) = everything(open_source(str(tmp_path / "b.png")))
-    assert frame.image.shape == (48, 64, 3)
-
-
-@pytest.mark.parametrize("content", [b"", b"no picture"])
-def test_a_damaged_image_is_an_error(tmp_path, content):
-    (tmp_path / "d.png").write_bytes(content)
-    source = open_source(str(tmp_path / "d.png"))
-    assert everything(source) == []
-    assert "d.png is not an image that OpenCV can read" in str(source.error)
-
-
 def test_any_exception_of_the_decoder_is_reported():
     def frames():
-        yield picture(5), ""
+        yield picture(5), "", 0.0
         raise MemoryError("too large")
 
-    source = FileSource(frames(), 25.0, None, stills=False)
+    source = FileSource(frames(), 25.0, None, stills=False, name="x.mp4")
     assert len(everything(source)) == 1
-    assert isinstance(source.error, MemoryError)
+    assert str(source.error) == "x.mp4 cannot be read any further: too large"
 
 
 def test_what_is_no_source(tmp_path):

@@ -1,0 +1,192 @@
+"""Still and animated images: told from videos by their content, upright, by OpenCV or Pillow."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ferlab.files import UserError
+from ferlab.live.frames import FileSource, as_bgr
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".apng", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm",
+    ".ppm", ".heic", ".heif", ".avif",
+)  # fmt: skip
+SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6", b"P2", b"P3",
+)  # fmt: skip
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc", b"avif", b"avis")
+MJPEG_SUFFIXES = (".mjpg", ".mjpeg")  # videos that begin like a JPEG image
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # Pillow's formats; other images show one picture
+SHORTEST_MS, USUAL_MS = 10, 100  # browsers show frames of up to 10 ms for 100 ms
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a file's name is that of an image."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file begins like an image; a file that begins like nothing known: its name."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        head = b""
+    if path.suffix.lower() in MJPEG_SUFFIXES:
+        return False
+    known = head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    if known or is_heif(head):
+        return True
+    is_video = head[4:8] in (b"ftyp", b"moov", b"mdat") or head.startswith((b"RIFF", b"\x1aE\xdf"))
+    return has_image_suffix(path.name) and not is_video
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a HEIC or AVIF image."""
+    return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS
+
+
+def open_pillow(path: Path) -> "Image":
+    """Opens an image with Pillow, and with pillow-heif where it is installed.
+
+    Raises:
+        OSError: Pillow cannot open it.
+    """
+    from PIL import Image
+
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    try:
+        return Image.open(path)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise OSError(str(error)) from error
+
+
+def opens(path: Path) -> bool:
+    """Whether Pillow can open a file."""
+    try:
+        open_pillow(path).close()
+    except OSError:
+        return False
+    return True
+
+
+def open_folder(folder: Path) -> FileSource:
+    """Opens all images in a folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    chosen = [path for path in files if is_image(path)]
+    if not chosen:
+        raise UserError(f"{folder} contains no images ({', '.join(IMAGE_SUFFIXES)})")
+    if len(chosen) < len(files):
+        print(f"{folder}: {len(files) - len(chosen)} files are not images", file=sys.stderr)
+    return FileSource(read_images(chosen), 1.0, len(chosen), stills=True, name=str(folder))
+
+
+def open_image(path: Path, fps: float | None = None, name: str = "") -> FileSource:
+    """Opens an image; an animated one is played like a video."""
+    try:
+        with open_pillow(path) as image:
+            count = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+            rate = 1 / np.mean([seconds for _, seconds in animation(image, min(count, 10))])
+    except (OSError, EOFError, ValueError, SyntaxError):  # damaged, or OpenCV's alone
+        count = 1
+    if count == 1:
+        return FileSource(read_images([path]), 1.0, 1, stills=True, name=name or str(path))
+    frames = read_animation(path, count, fps)
+    return FileSource(frames, fps or float(rate), count, stills=False, name=name or str(path))
+
+
+def animation(image: "Image", count: int) -> Iterator[tuple[np.ndarray, float]]:
+    """Yields the first `count` frames of an image as BGR with their durations, seconds."""
+    for number in range(count):
+        image.seek(number)
+        rgb = np.asarray(image.convert("RGB"))
+        duration = image.info.get("duration", 0)
+        yield rgb[..., ::-1], (duration if duration > SHORTEST_MS else USUAL_MS) / 1e3
+
+
+def read_animation(
+    path: Path, count: int, fps: float | None
+) -> Iterator[tuple[np.ndarray, str, float]]:
+    """Yields the frames of an animated image as BGR with their times, seconds.
+
+    Raises:
+        UserError: not all of them can be read.
+    """
+    time_s, number = 0.0, 0
+    with open_pillow(path) as image:
+        try:
+            for number, (frame, duration) in enumerate(animation(image, count)):
+                yield np.ascontiguousarray(frame), "", number / fps if fps else time_s
+                time_s += duration
+        except (OSError, EOFError, ValueError, SyntaxError) as error:
+            raise UserError(
+                f"{path} is damaged or cut short: {number + 1} of {count} frames could be read; "
+                "copy or download the file again"
+            ) from error
+
+
+def read_images(files: list[Path]) -> Iterator[tuple[np.ndarray, str, float]]:
+    """Yields each image as BGR, upright, with its path and number; reports those it cannot read.
+
+    Raises:
+        UserError: no image can be read.
+    """
+    unread = 0
+    for number, path in enumerate(files):
+        try:
+            yield decode(path), str(path), float(number)
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            unread += 1
+            print(f"skipped {error}", file=sys.stderr)
+    if unread == len(files):
+        raise UserError(f"none of the {unread} images in {files[0].parent} could be read")
+    if unread:
+        print(f"{unread} of {len(files)} images could not be read", file=sys.stderr)
+
+
+def decode(path: Path) -> np.ndarray:
+    """Returns a still image, uint8 `(H, W, 3)` BGR, turned as its EXIF orientation says.
+
+    Raises:
+        UserError: neither OpenCV nor Pillow can read it.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    image = None
+    if not is_heif(content[:16]):  # of AVIF images, OpenCV ignores the orientation
+        with contextlib.suppress(cv2.error):  # empty, or larger than OpenCV reads
+            image = as_bgr(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
+    return decode_by_pillow(path, content[:16]) if image is None else image
+
+
+def decode_by_pillow(path: Path, head: bytes) -> np.ndarray:
+    """Returns what `decode` returns, of an image that OpenCV does not know."""
+    from PIL import ImageOps
+
+    try:
+        with open_pillow(path) as image:
+            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        if is_heif(head) and "pillow_heif" not in sys.modules:
+            raise UserError(f"{path} is a HEIC image; run: pip install pillow-heif") from error
+        raise UserError(f"{path} is not an image that OpenCV or Pillow can read") from error
+    return np.ascontiguousarray(rgb[..., ::-1])

@@ -1,0 +1,51 @@
+"""Small videos and images, made by code."""
+
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+
+def picture(level, shape=(48, 64, 3)):
+    return np.full(shape, level, np.uint8)
+
+
+def everything(source, seconds=10):
+    """Reads a source to its end; returns the frames."""
+    import time
+
+    frames, deadline = [], time.monotonic() + seconds
+    while not source.ended:
+        assert time.monotonic() < deadline
+        frame = source.read(0.05)
+        frames += [frame] if frame else []
+    source.close()
+    return frames
+
+
+def write_video(path, count=25, rate=12.5, size=(64, 48), code="MJPG"):
+    """Writes a video of rising levels of grey with OpenCV."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), rate, size)
+    for number in range(count):
+        writer.write(picture(10 * number % 256, (*size[::-1], 3)))
+    writer.release()
+    return path
+
+
+def write_timed(path, times, codec="libx264", rate=30, size=(64, 48), **options):
+    """Writes a video with PyAV whose frames have the time stamps `times`, whole milliseconds."""
+    av = pytest.importorskip("av")
+    container = av.open(str(path), "w", options=options)
+    fast = {"deadline": "realtime"} if codec == "libvpx" else {}
+    stream = container.add_stream(codec, rate=rate, options=fast)
+    stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+    stream.codec_context.time_base = Fraction(1, 1000)
+    stream.codec_context.gop_size = 12
+    for number, time_s in enumerate(times):
+        frame = av.VideoFrame.from_ndarray(picture(10 * number % 256, (*size[::-1], 3)), "bgr24")
+        frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+    container.close()
+    return path
