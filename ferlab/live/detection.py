@@ -132,12 +132,27 @@ class YuNetDetector:
         boxes, (height, width) = self(frame, gray), frame.shape[:2]
         if width <= 2 * self.width:
             return boxes
-        for top in range(0, max(1, height - TILE_OVERLAP), TILE - TILE_OVERLAP):
-            for left in range(0, max(1, width - TILE_OVERLAP), TILE - TILE_OVERLAP):
+        for top in tile_starts(height):
+            for left in tile_starts(width):
                 tile = np.ascontiguousarray(frame[top : top + TILE, left : left + TILE])
-                found = [(x + left, y + top, w, h) for x, y, w, h in self._detect(tile, 1.0)]
+                found = [
+                    (x + left, y + top, w, h)
+                    for x, y, w, h in self._detect(tile, 1.0)
+                    if in_core(x + w / 2, left, width) and in_core(y + h / 2, top, height)
+                ]
                 boxes = add_new(boxes, found)
         return boxes
+
+
+def tile_starts(length: int) -> range:
+    """Returns where the overlapping tiles of `length` pixels start."""
+    return range(0, max(1, length - TILE_OVERLAP), TILE - TILE_OVERLAP)
+
+
+def in_core(centre: float, start: int, length: int) -> bool:
+    """Whether a face's centre is not in the half of an overlap that belongs to the next tile."""
+    margin = TILE_OVERLAP / 2
+    return (start == 0 or centre >= margin) and (start + TILE >= length or centre < TILE - margin)
 
 
 class LocalDetector:

@@ -73,10 +73,11 @@ def open_pillow(path: Path) -> "Image":
 
 
 def opens(path: Path) -> bool:
-    """Whether Pillow can open a file."""
+    """Whether Pillow can read a file."""
     try:
-        open_pillow(path).close()
-    except OSError:
+        with open_pillow(path) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError):
         return False
     return True
 
@@ -91,8 +92,10 @@ def open_folder(folder: Path) -> FileSource:
     chosen = [path for path in files if is_image(path)]
     if not chosen:
         raise UserError(f"{folder} contains no images ({', '.join(IMAGE_SUFFIXES)})")
-    if len(chosen) < len(files):
-        print(f"{folder}: {len(files) - len(chosen)} files are not images", file=sys.stderr)
+    others = len(files) - len(chosen)
+    if others:
+        text = "1 file in it is not an image" if others == 1 else f"{others} files are not images"
+        print(f"{folder}: {text}", file=sys.stderr)
     return FileSource(read_images(chosen), 1.0, len(chosen), stills=True, name=str(folder))
 
 
@@ -186,7 +189,7 @@ def decode_by_pillow(path: Path, head: bytes) -> np.ndarray:
         with open_pillow(path) as image:
             rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
-        if is_heif(head) and "pillow_heif" not in sys.modules:
+        if is_heif(head) and sys.modules.get("pillow_heif") is None:
             raise UserError(f"{path} is a HEIC image; run: pip install pillow-heif") from error
         raise UserError(f"{path} is not an image that OpenCV or Pillow can read") from error
     return np.ascontiguousarray(rgb[..., ::-1])

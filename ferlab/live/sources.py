@@ -75,11 +75,16 @@ def open_path(path: Path, fps: float | None = None, name: str = "") -> FileSourc
     if images.is_image(path):
         return images.open_image(path, fps, name)
     try:
-        return open_video(path, fps, name)
+        source = open_video(path, fps, name)
     except UserError:
-        if images.opens(path):  # in a format that only Pillow knows
-            return images.open_image(path, fps, name)
-        raise
+        if not images.opens(path):
+            raise
+        source = None
+    if source is None or (source.length in (None, 1) and images.opens(path)):
+        if source:
+            source.close()
+        return images.open_image(path, fps, name)
+    return source
 
 
 def open_camera(number: int, size: tuple[int, int] | None, fps: float | None) -> LiveSource:
