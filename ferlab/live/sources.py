@@ -150,7 +150,7 @@ def open_url(url: str, fps: float | None) -> FileSource | LiveSource:
     def connect() -> "cv2.VideoCapture":
         return cv2.VideoCapture(url, cv2.CAP_ANY, timeouts)
 
-    if images.has_image_suffix(urlsplit(url).path):
+    if images.has_image_suffix(re.sub(r"[?#].*", "", url)):
         return open_download(url, fps)
     capture = interruptible(connect)
     if not capture.isOpened():
@@ -164,7 +164,10 @@ def open_url(url: str, fps: float | None) -> FileSource | LiveSource:
         )
     if is_finished(capture, url):
         capture.release()
-        return interruptible(lambda: open_video(url, fps, name))
+        try:
+            return interruptible(lambda: open_video(url, fps, name))
+        except UserError:  # a server without ranges, and a file whose index stands at its end
+            return open_download(url, fps)
     return live_source(name, connect, capture, fps, camera=False)
 
 

@@ -46,14 +46,14 @@ def request_of(url: str) -> urllib.request.Request:
     request.add_header("User-Agent", "live_inference")
     if found:
         encoded = base64.b64encode(unquote(user).encode()).decode()
-        request.add_header("Authorization", f"Basic {encoded}")
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
     return request
 
 
 def ask(url: str) -> Answer:
     """Asks the server of a URL what it has there."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         if parts.scheme not in ("http", "https"):
             port = parts.port or PORTS.get(parts.scheme)
             if not (parts.hostname and port):
