@@ -35,8 +35,8 @@ def choose_codec(path: Path, codec: str | None) -> str:
         UserError: the suffix is unknown, the codec does not go with it, or is not installed.
     """
     suffix = path.suffix.lower()
-    if not any(suffix in suffixes for suffixes in SUFFIXES.values()):
-        endings = sorted({suffix for suffixes in SUFFIXES.values() for suffix in suffixes})
+    endings = dict.fromkeys(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+    if suffix not in endings:
         raise UserError(f"--output {path}: the name of a video ends in {', '.join(endings)}")
     if codec and suffix not in SUFFIXES[codec]:
         endings = ", ".join(SUFFIXES[codec])
@@ -102,12 +102,21 @@ class AvWriter:
         rate: frames per second.
         size: width and height, pixels; an odd last column or row is left out.
         name: the file's name in messages.
+        container: FFmpeg's name of the format; None for that of the suffix.
 
     Raises:
         UserError: it cannot be opened.
     """
 
-    def __init__(self, path: Path, codec: str, rate: float, size: tuple[int, int], name: Path):
+    def __init__(
+        self,
+        path: Path,
+        codec: str,
+        rate: float,
+        size: tuple[int, int],
+        name: Path,
+        container: str | None = None,
+    ):
         import av
 
         self.av, self.name = av, name
@@ -115,7 +124,7 @@ class AvWriter:
         try:
             # A browser plays a file whose index stands at its start before it has all of it.
             options = {} if path.suffix in (".webm", ".mkv") else {"movflags": "faststart"}
-            self.container = av.open(str(path), "w", options=options)
+            self.container = av.open(str(path), "w", container, options=options)
             speed = Fraction(rate).limit_denominator(1001)
             self.stream = self.container.add_stream(LIBRARIES[codec], speed, OPTIONS[codec])
             self.stream.width, self.stream.height = self.width, self.height

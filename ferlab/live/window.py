@@ -55,7 +55,9 @@ def require_display() -> None:
     except subprocess.TimeoutExpired:
         opened, said = False, ""
     if not opened:
-        raise UserError(f"the display cannot be opened{reason_of(said)}; {REMEDY}")
+        reason = reason_of(said)
+        remedy = f"or {REMEDY}" if "run:" in reason else REMEDY
+        raise UserError(f"the display cannot be opened{reason}; {remedy}")
 
 
 def gui() -> str:

@@ -1,10 +1,14 @@
-"""Small videos and images, made by code."""
+"""Small videos and images, made by code, untrained weights, and the rows of a CSV."""
 
+import csv
+import time
 from fractions import Fraction
 
 import cv2
 import numpy as np
 import pytest
+
+from conftest import drawn_frame
 
 
 def picture(level, shape=(48, 64, 3)):
@@ -13,8 +17,6 @@ def picture(level, shape=(48, 64, 3)):
 
 def everything(source, seconds=10):
     """Reads a source to its end; returns the frames."""
-    import time
-
     frames, deadline = [], time.monotonic() + seconds
     while not source.ended:
         assert time.monotonic() < deadline
@@ -48,4 +50,27 @@ def write_timed(path, times, codec="libx264", rate=30, size=(64, 48), **options)
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
     container.close()
+    return path
+
+
+def film(seconds=0.0):
+    """Yields frames of a drawn face that moves."""
+    for number in range(60):
+        yield drawn_frame([(300 + number, 240, 80)])[0]
+        time.sleep(seconds)
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.open(encoding="utf-8")))
+
+
+def untrained_weights(folder):
+    """Writes weights of a small network, for tests in which the predictions do not matter."""
+    from advanced_network import CNN
+    from ferlab.data.splits import CLASS_NAMES
+    from ferlab.training.checkpoint import save_model
+
+    path = folder / "advanced_model.pth"
+    config = {"classes": 7, "widths": [8, 8, 8], "blocks": 1}
+    save_model(path, "advanced", CNN(**config), config, CLASS_NAMES, {})
     return path

@@ -1,17 +1,18 @@
 """The live program from end to end: on the drawn clip, on real media, with bad input."""
 
-import csv
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from media import film, rows_of
 from test_recording import frames_of
 from test_sources import FakeCamera
 
@@ -20,7 +21,7 @@ from advanced_network import CNN
 from conftest import ROOT, assert_one_line_error, drawn_frame, run_script
 from ferlab.constants import CLASS_NAMES
 from ferlab.data.preprocessing import preprocess
-from ferlab.live import detection, frames, sources
+from ferlab.live import detection, sources, streams
 from ferlab.live import weights as default
 from ferlab.live.classifier import Classifier, PackedConvolution, as_input
 from ferlab.sample.dataset import sample_face, write_sample_clip
@@ -69,10 +70,6 @@ def sample(tmp_path_factory):
 @pytest.fixture
 def weights(sample):
     return sample / "advanced_model.pth"
-
-
-def rows_of(path):
-    return list(csv.DictReader(path.open(encoding="utf-8")))
 
 
 # -- the drawn clip ----------------------------------------------------------------------------
@@ -218,14 +215,8 @@ def test_a_folder_of_images(weights, tmp_path, capsys):
 # -- cameras -----------------------------------------------------------------------------------
 
 
-def film(seconds=0.0):
-    for number in range(60):
-        yield drawn_frame([(300 + number, 240, 80)])[0]
-        time.sleep(seconds)
-
-
 def test_a_camera_unplugged_leaves_video_and_log_whole(weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(frames, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 0.5)
     cameras, opened = [FakeCamera(film(0.01))], cv2.VideoCapture
 
     def capture(where):  # the video that was written is looked at too
@@ -238,7 +229,8 @@ def test_a_camera_unplugged_leaves_video_and_log_whole(weights, tmp_path, monkey
     args = ["--weights", weights, "--no-window", "--output", video, "--log", log]
     assert live_inference.main([str(arg) for arg in args]) == 1
     captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
+    lines = captured.err.splitlines()
+    assert lines[0] == "camera 0 delivers no frames; reconnecting" and len(lines) == 2
     assert "error: camera 0 delivers no more frames" in captured.err
     assert "latency from camera to display" in captured.out
     monkeypatch.undo()
@@ -255,7 +247,7 @@ def test_a_slow_detector_does_not_delay_a_live_source(weights, tmp_path, monkeyp
             return super().__call__(frame, gray)
 
     monkeypatch.setattr(detection, "HaarDetector", Slow)
-    monkeypatch.setattr(frames, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 0.3)
     cameras = [FakeCamera(film(0.03))]
     monkeypatch.setattr(
         sources.cv2, "VideoCapture", lambda where: cameras.pop() if cameras else FakeCamera()
@@ -399,7 +391,7 @@ def test_ctrl_c_leaves_a_playable_video(sample, weights, tmp_path, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
     assert "frames/s" in out and "stopped" in err
-    assert len(frames_of(video)[0]) >= 30
+    assert len(frames_of(video)[0]) >= 28, "the last logged frame may be in work"
 
 
 # -- real faces --------------------------------------------------------------------------------
@@ -441,8 +433,6 @@ def test_posed_expressions(media, tmp_path, name, expression):
 
 
 def test_the_detector_has_a_thread_of_its_own(sample, weights, monkeypatch):
-    import threading
-
     threads = set()
 
     class Noting(detection.HaarDetector):

@@ -10,7 +10,9 @@ import pytest
 
 from ferlab.data.splits import CLASS_NAMES
 from ferlab.files import UserError
-from ferlab.live.recording import CODECS, FaceLog, VideoFile, write_image
+from ferlab.live import encoders
+from ferlab.live.encoders import SUFFIXES, choose_codec, nearest_rate
+from ferlab.live.recording import FaceLog, VideoFile, write_image
 from ferlab.live.tracking import Face
 
 
@@ -27,9 +29,18 @@ def frames_of(path):
         levels.append(float(frame.mean()))
 
 
-@pytest.mark.parametrize("ending", CODECS)
-def test_every_kind_of_video_plays(tmp_path, ending):
-    video = VideoFile(tmp_path / f"v{ending}", 25.0, real_time=False)
+KINDS = [(codec, ending) for codec, endings in SUFFIXES.items() for ending in endings]
+
+
+def needs(codec):
+    if codec not in encoders.FOURCC:
+        pytest.importorskip("av")
+
+
+@pytest.mark.parametrize(("codec", "ending"), KINDS)
+def test_every_kind_of_video_plays(tmp_path, codec, ending):
+    needs(codec)
+    video = VideoFile(tmp_path / f"v{ending}", 25.0, real_time=False, codec=codec)
     for number in range(10):
         video.write(frame(20 * number), number / 25)
         assert not (tmp_path / f"v{ending}").exists(), "it appears when it is whole"
@@ -56,6 +67,75 @@ def test_a_pause_is_skipped(tmp_path):
         video.write(frame(90), time_s)
     video.close()
     assert len(frames_of(tmp_path / "v.avi")[0]) == 4
+
+
+def test_a_file_of_variable_frame_rate_keeps_its_times(tmp_path):
+    """Frames are repeated in gaps and none is dropped."""
+    video = VideoFile(tmp_path / "v.avi", 10.0, real_time=False)
+    for time_s, level in ((0.0, 0), (0.4, 60), (0.41, 120), (0.42, 180), (1.0, 240), (9e9, 120)):
+        video.write(frame(level), time_s)
+    video.close()
+    levels, _ = frames_of(tmp_path / "v.avi")
+    expected = [0, 60, 60, 60, 60, 120, 180, 240, 240, 240, 240, 120]
+    assert len(levels) == len(expected), "and a broken time stamp fills no disk"
+    assert sorted(levels) == pytest.approx(sorted(expected), abs=6)
+
+
+@pytest.mark.parametrize(
+    ("rate", "nearest"),
+    [(66.667, 66.67), (30.0, 30.0), (59.94, 59.94), (29.97003, 29.97), (655.36, 655.4),
+     (1e-5, 0.01), (1e9, 1000.0)],
+)  # fmt: skip
+def test_rates_that_mpeg_4_can_state(tmp_path, capsys, rate, nearest):
+    assert nearest_rate(rate, "mp4v") == pytest.approx(nearest)
+    video = VideoFile(tmp_path / "v.mp4", rate, real_time=False, codec="mp4v")
+    for number in range(3):
+        video.write(frame(80), number / rate)
+    video.close()
+    assert frames_of(tmp_path / "v.mp4")[1] == pytest.approx(nearest, rel=1e-3)
+    said = capsys.readouterr().err
+    assert ("nearest rate of mp4v" in said) == (abs(nearest - rate) > 1e-3)
+
+
+@pytest.mark.parametrize("codec", SUFFIXES)
+def test_odd_sizes_and_rates(tmp_path, codec):
+    needs(codec)
+    path = tmp_path / f"v{SUFFIXES[codec][0]}"
+    video = VideoFile(path, 66.667, real_time=False, codec=codec)
+    for number in range(5):
+        video.write(frame(100, (49, 65, 3)), number / 66.667)
+    video.close()
+    levels, rate = frames_of(path)
+    assert len(levels) == 5 and rate == pytest.approx(66.667, rel=2e-3)
+
+
+def test_the_codec_of_a_name(monkeypatch):
+    pytest.importorskip("av")
+    chosen = {
+        name: choose_codec(Path(name), None) for name in ("a.mp4", "a.MKV", "a.webm", "a.avi")
+    }
+    assert chosen == {"a.mp4": "h264", "a.MKV": "h264", "a.webm": "vp9", "a.avi": "mjpg"}
+    assert choose_codec(Path("a.mp4"), "mp4v") == "mp4v"
+    with pytest.raises(UserError, match=r"a video with --codec vp9 ends in \.webm, \.mkv"):
+        choose_codec(Path("a.mp4"), "vp9")
+
+
+def test_without_pyav(monkeypatch):
+    monkeypatch.setattr(encoders.importlib.util, "find_spec", lambda name: None)
+    assert choose_codec(Path("a.mp4"), None) == "mp4v"
+    for path, codec in (("a.webm", None), ("a.mp4", "h264")):
+        with pytest.raises(UserError, match="needs PyAV; run: pip install av"):
+            choose_codec(Path(path), codec)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_ends_an_encoded_video():
+    pytest.importorskip("av")
+    writer = encoders.AvWriter(Path("/dev/full"), "vp9", 25.0, (64, 48), Path("v.webm"), "matroska")
+    with pytest.raises(UserError, match=r"cannot write v\.webm: No space left on device"):
+        for number in range(50):
+            writer.write(frame(number))
+        writer.release()
 
 
 def test_frames_that_change_their_size(tmp_path):
@@ -86,9 +166,10 @@ def test_faults(tmp_path):
         write_image(tmp_path / "image.xyz", frame(1))
 
 
-@pytest.mark.parametrize("ending", CODECS)
-def test_an_incomplete_video_is_reported(tmp_path, ending):
-    video = VideoFile(tmp_path / f"v{ending}", 25.0, real_time=False)
+@pytest.mark.parametrize(("codec", "ending"), KINDS)
+def test_an_incomplete_video_is_reported(tmp_path, codec, ending):
+    needs(codec)
+    video = VideoFile(tmp_path / f"v{ending}", 25.0, real_time=False, codec=codec)
     for number in range(50):
         video.write(np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8), 0.0)
     before = video.temporary.stat().st_size

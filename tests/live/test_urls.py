@@ -63,7 +63,11 @@ class Server(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def server(tmp_path):
-    """A server of the files in a folder; its `url` ends without a slash."""
+    yield from running_server(tmp_path)
+
+
+def running_server(tmp_path):
+    """Yields a server of the files in a folder; its `url` ends without a slash."""
     server = Server(("127.0.0.1", 0), Handler)
     server.folder, server.ranges, server.kinds = tmp_path, True, {}
     server.seen, server.logins, server.stalled = [], [], threading.Event()

@@ -1,19 +1,23 @@
 """The live program in a real window, under a virtual display, with keys sent to it."""
 
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
 
 import cv2
 import pytest
+from media import untrained_weights
 from Xlib.display import Display
 from Xlib.protocol.event import ClientMessage
 from Xlib.X import CurrentTime
 
 from conftest import ROOT, drawn_frame
-from ferlab.training.checkpoint import save_model
+from ferlab.files import UserError
+from ferlab.live import window
 
 TITLE = "facial expressions"
 
@@ -37,14 +41,7 @@ def display():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Untrained weights: the predictions do not matter here."""
-    from advanced_network import CNN
-    from ferlab.data.splits import CLASS_NAMES
-
-    path = tmp_path_factory.mktemp("weights") / "advanced_model.pth"
-    config = {"classes": 7, "widths": [8, 8, 8], "blocks": 1}
-    save_model(path, "advanced", CNN(**config), config, CLASS_NAMES, {})
-    return path
+    return untrained_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +146,11 @@ def test_quit(demo, tmp_path, key):
     assert cv2.VideoCapture(str(tmp_path / "v.avi")).read()[0]
 
 
-def test_close_button(demo):
+def test_close_button_and_keys_that_are_no_letters(demo, tmp_path):
     program = demo()
+    for key in ("Left", "Right", "Home", "F1"):  # X11's codes end like those of q, s, p
+        program.press(key)
+    assert program.process.poll() is None and not list(tmp_path.glob("screenshot_*"))
     code, out, err = program.quit(program.press_close_button)
     assert code == 0, err
     assert "frames/s" in out
@@ -215,3 +215,71 @@ def test_an_image_stays_until_a_key(demo, tmp_path):
     assert program.process.poll() is None
     code, out, err = program.quit(program.press, "Return")
     assert code == 0 and "face.png: face 1" in out, err
+
+
+@pytest.mark.parametrize(
+    ("code", "key"),
+    [(-1, ""), (ord("q"), "q"), (27, "q"), (ord("S"), "s"), (32, " "), (0x10001B, "q"),
+     (0x100071, "q"), (0xFF51, ""), (0xFF53, ""), (0xFF50, ""), (0x250000, ""), (0xF702, "")],
+)  # fmt: skip
+def test_codes_of_keys(monkeypatch, code, key):
+    """Of X11 with Num Lock (GTK), of arrows and Home on X11, of arrows on Windows and macOS."""
+    monkeypatch.setattr(window.cv2, "waitKeyEx", lambda milliseconds: code)
+    screen = window.Window.__new__(window.Window)
+    screen.size = None
+    assert screen.key(1) == key
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="X11 is Linux's")
+
+
+@linux
+def test_a_display_that_does_not_answer(monkeypatch):
+    """As an X server behind a firewall, or in WSL."""
+    assert window.ANSWER_SECONDS <= 5
+    monkeypatch.setattr(window, "ANSWER_SECONDS", 0.3)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        display = f"127.0.0.1:{silent.getsockname()[1] - 6000}"
+        monkeypatch.setenv("DISPLAY", display)
+        start = time.monotonic()
+        with pytest.raises(UserError, match=re.escape(f"DISPLAY={display}")) as caught:
+            window.require_display()
+    assert time.monotonic() - start < 2 and "--no-window" in str(caught.value)
+
+
+@linux
+def test_a_display_that_answers(display):
+    assert window.x_server_answers(display) and window.x_server_answers(f"{display}.0")
+    assert not window.x_server_answers(":987")
+
+
+@pytest.mark.parametrize(
+    ("gui", "environment", "parts"),
+    [
+        ("NONE", {"DISPLAY": ":0"}, ("opencv-python-headless", "pip uninstall -y opencv-python-h")),
+        ("QT5", {"WAYLAND_DISPLAY": "wayland-0"}, ("Wayland's", "install Xwayland")),
+        ("QT5", {}, ("there is no display to show a window on; add --no-window",)),
+    ],
+)
+@linux
+def test_the_true_cause_of_no_window(monkeypatch, gui, environment, parts):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    information = f"  GUI:                           {gui}\n    QT: YES"
+    monkeypatch.setattr(window.cv2, "getBuildInformation", lambda: information)
+    with pytest.raises(UserError) as caught:
+        window.require_display()
+    assert all(part in str(caught.value) for part in (*parts, "--no-window"))
+
+
+@linux
+def test_a_qt_platform_that_opencv_has_not(display, monkeypatch):
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.setenv("QT_QPA_PLATFORM", "wayland")
+    if not window.gui().startswith("QT"):
+        pytest.skip("this OpenCV does not use Qt")
+    with pytest.raises(UserError, match="no QT_QPA_PLATFORM=wayland; run: unset QT_QPA_PLATFORM"):
+        window.require_display()
