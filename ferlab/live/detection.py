@@ -16,8 +16,6 @@ CASCADE = "haarcascade_frontalface_default.xml"
 SCALE_STEP, NEIGHBOURS = 1.1, 5  # of a detection in a whole frame; larger steps miss faces
 MIN_SIDE = 30  # of a face, pixels of the resized frame
 MAX_WIDTH = 960  # whole frames are resized to at most this width, pixels
-STILL_SIDE = 48  # of the smallest face in a large still image, pixels: the network's input
-TILE, TILE_OVERLAP = 1280, 320  # of a large still image for YuNet, pixels
 LOCAL_SIDE = 64  # local detection resizes the known face to this side, pixels
 LOCAL_MARGIN = 0.45  # of the region around the known face, as a fraction of its side
 LOCAL_NEIGHBOURS = 2  # fewer than in a whole frame: the prior for a face is high there
@@ -76,19 +74,6 @@ class HaarDetector:
         )
         return [scaled(box, scale) for box in found]
 
-    def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
-        """Returns the boxes of a still image, also of faces that are too small for `__call__`."""
-        boxes = self(frame, gray)
-        scale = gray.shape[1] / self.width if self.width else 1.0
-        largest = round(1.3 * self.min_side * scale)
-        if scale <= 1 or largest <= STILL_SIDE:
-            return boxes
-        smallest, largest = (STILL_SIDE, STILL_SIDE), (largest, largest)
-        small = self.cascade.detectMultiScale(
-            gray, SCALE_STEP, NEIGHBOURS, minSize=smallest, maxSize=largest
-        )
-        return add_new(boxes, [scaled(box, 1.0) for box in small])
-
 
 class YuNetDetector:
     """Detects faces, also in profile, with YuNet (Wu et al. 2023, 10.1007/s11633-023-1423-y).
@@ -119,40 +104,11 @@ class YuNetDetector:
 
     def __call__(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
         """Returns the boxes of the faces in a frame; same arguments as `HaarDetector`."""
-        return self._detect(*limit_width(frame, self.width))
-
-    def _detect(self, resized: np.ndarray, scale: float) -> list[Box]:
+        resized, scale = limit_width(frame, self.width)
         self.network.setInputSize(resized.shape[1::-1])
         _, found = self.network.detect(resized)
         boxes = [] if found is None else [scaled(row[:4], scale) for row in found]
         return [to_square(box) for box in boxes if min(box[2:]) > 0]
-
-    def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
-        """Returns the boxes of a still image; large ones are searched in tiles as well."""
-        boxes, (height, width) = self(frame, gray), frame.shape[:2]
-        if width <= 2 * self.width:
-            return boxes
-        for top in tile_starts(height):
-            for left in tile_starts(width):
-                tile = np.ascontiguousarray(frame[top : top + TILE, left : left + TILE])
-                found = [
-                    (x + left, y + top, w, h)
-                    for x, y, w, h in self._detect(tile, 1.0)
-                    if in_core(x + w / 2, left, width) and in_core(y + h / 2, top, height)
-                ]
-                boxes = add_new(boxes, found)
-        return boxes
-
-
-def tile_starts(length: int) -> range:
-    """Returns where the overlapping tiles of `length` pixels start."""
-    return range(0, max(1, length - TILE_OVERLAP), TILE - TILE_OVERLAP)
-
-
-def in_core(centre: float, start: int, length: int) -> bool:
-    """Whether a face's centre is not in the half of an overlap that belongs to the next tile."""
-    margin = TILE_OVERLAP / 2
-    return (start == 0 or centre >= margin) and (start + TILE >= length or centre < TILE - margin)
 
 
 class LocalDetector:
@@ -222,11 +178,6 @@ def iou(a: Box, b: Box) -> float:
     intersection = max(0, width) * max(0, height)
     union = a[2] * a[3] + b[2] * b[3] - intersection
     return intersection / union if intersection else 0.0
-
-
-def add_new(boxes: list[Box], found: list[Box]) -> list[Box]:
-    """Returns `boxes` and those of `found` that are at no face of `boxes`."""
-    return boxes + [box for box in found if not any(iou(box, other) > 0.2 for other in boxes)]
 
 
 def crop_face(frame: np.ndarray, box: Box, margin: float) -> np.ndarray:

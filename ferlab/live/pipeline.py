@@ -5,6 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 
 from ferlab.live.detection import Box, HaarDetector, LocalDetector, YuNetDetector, crop_face
 from ferlab.live.frames import FileSource, Frame
+from ferlab.live.stills import boxes_in_still
 from ferlab.live.streams import LiveSource
 from ferlab.live.tracking import Face, Tracker
 
@@ -95,7 +97,7 @@ class Pipeline:
         return due
 
     def _start_detection(self, frame: Frame, still: bool = False) -> Future:
-        detect = self.detector.in_still if still else self.detector
+        detect = partial(boxes_in_still, self.detector) if still else self.detector
         return self._thread.submit(detect, frame.image, frame.gray)
 
     def _newest_detections(self, frame: Frame) -> list[Box] | None:

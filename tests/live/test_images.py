@@ -8,10 +8,12 @@ import pytest
 from media import everything, picture
 from PIL import Image
 
+from conftest import drawn_frame
 from ferlab.files import UserError
-from ferlab.live import images
+from ferlab.live import detection, images
 from ferlab.live.detection import HaarDetector, YuNetDetector
 from ferlab.live.sources import open_source
+from ferlab.live.stills import boxes_in_still
 
 
 def test_images_of_a_folder(tmp_path, capsys):
@@ -148,7 +150,7 @@ def test_small_faces_of_a_large_photo_are_detected(photo_of_faces):
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     detector = HaarDetector()
     assert len(detector(image, gray)) < len(places), "in streams, large faces are enough"
-    centres = [(x + w / 2, y + h / 2) for x, y, w, h in detector.in_still(image, gray)]
+    centres = [(x + w / 2, y + h / 2) for x, y, w, h in boxes_in_still(detector, image, gray)]
     assert len(centres) == len(places), "each once"
     for x, y in places:
         assert any(abs(x - a) < 30 and abs(y - b) < 30 for a, b in centres)
@@ -157,7 +159,6 @@ def test_small_faces_of_a_large_photo_are_detected(photo_of_faces):
 @pytest.fixture
 def photo_of_faces():
     """A photo of 4000 pixels with one large face and two small ones, and the faces' centres."""
-    from conftest import drawn_frame
 
     frame, ((x, y, w, h),) = drawn_frame([(320, 240, 90)])
     face = frame[y - 30 : y + h + 30, x - 30 : x + w + 30]
@@ -185,9 +186,29 @@ def test_yunet_searches_a_large_photo_in_tiles(monkeypatch):
 
     detector = YuNetDetector.__new__(YuNetDetector)
     detector.network, detector.width = Network(), 320
-    image = picture(0, (2000, 3200, 3))
-    places = [(40, 40, 60, 60), (1250, 1000, 60, 60), (3100, 1900, 60, 60), (300, 900, 400, 400)]
+    image = picture(0, (2200, 3200, 3))
+    places = [(40, 40, 60, 60), (1900, 1890, 60, 60), (3100, 1900, 60, 60), (300, 900, 400, 400)]
     for x, y, w, h in places:
         image[y : y + h, x : x + w] = 255
     assert len(detector(image, image[..., 0])) == 1
-    assert sorted(detector.in_still(image, image[..., 0])) == sorted(places)
+    assert sorted(boxes_in_still(detector, image, image[..., 0])) == sorted(places)
+
+
+def test_opencv_is_given_no_path_of_the_cascade(tmp_path, monkeypatch):
+    """On Windows it opens none with non-ASCII letters, as of a user's name."""
+    folder = tmp_path / "Zoë Ünal"
+    folder.mkdir()
+    shutil.copy(detection.os.path.join(cv2.data.haarcascades, detection.CASCADE), folder)
+
+    class FromMemory(cv2.CascadeClassifier):
+        def __init__(self, *args):
+            assert not args
+            super().__init__()
+
+        def load(self, path):
+            raise AssertionError("a path")
+
+    monkeypatch.setattr(detection.cv2.data, "haarcascades", str(folder))
+    monkeypatch.setattr(detection.cv2, "CascadeClassifier", FromMemory)
+    frame = drawn_frame([(320, 240, 90)])[0]
+    assert len(HaarDetector()(frame, frame[..., 1].copy())) == 1
