@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from ferlab.files import UserError
 from ferlab.live.frames import FileSource, as_bgr
@@ -157,11 +158,11 @@ def read_images(files: list[Path]) -> Iterator[tuple[np.ndarray, str, float]]:
             if len(files) == 1:
                 raise
             unread += 1
-            print(f"skipped {error}", file=sys.stderr)
+            tqdm.write(f"skipped {error}", file=sys.stderr)
     if unread == len(files):
         raise UserError(f"none of the {unread} images in {files[0].parent} could be read")
     if unread:
-        print(f"{unread} of {len(files)} images could not be read", file=sys.stderr)
+        tqdm.write(f"{unread} of {len(files)} images could not be read", file=sys.stderr)
 
 
 def decode(path: Path) -> np.ndarray:

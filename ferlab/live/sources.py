@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -18,6 +19,7 @@ from ferlab.live.videos import open_video
 
 SAMPLE_CLIP = Path("data/sample/clip.mp4")
 WINDOWS_DRIVES = Path("/mnt")  # where the Windows Subsystem for Linux shows them
+ANY_CAMERA = range(5)  # numbers that -1 tries
 OPEN_MS, READ_MS = 8000, 5000  # for which a stream may keep OpenCV waiting
 
 
@@ -45,7 +47,9 @@ def open_source(
 
 
 def camera_number(text: str) -> int | None:
-    """Returns the number of the camera that `text` names; -1 is any; None if it names none."""
+    """Returns the number of the camera that `text` names, None if it names none; -1 is the first
+    camera that opens.
+    """
     if re.fullmatch(r"-1|\d+", text):
         return int(text)
     device = re.fullmatch(r"/dev/video(\d+)", os.path.realpath(text))  # also of /dev/v4l/by-id/...
@@ -88,10 +92,10 @@ def open_path(path: Path, fps: float | None = None, name: str = "") -> FileSourc
 
 
 def open_camera(number: int, size: tuple[int, int] | None, fps: float | None) -> LiveSource:
-    """Opens a camera by its number."""
+    """Opens a camera by its number; -1 opens the first of `ANY_CAMERA` that there is."""
 
-    def connect() -> "cv2.VideoCapture":
-        capture = cv2.VideoCapture(number)
+    def connect(number: int) -> "cv2.VideoCapture":
+        capture = cv2.VideoCapture(number)  # crashes with -1 where there is no camera
         if size or fps:  # many cameras send large frames fast only if compressed
             capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))
         if size:
@@ -101,17 +105,22 @@ def open_camera(number: int, size: tuple[int, int] | None, fps: float | None) ->
             capture.set(cv2.CAP_PROP_FPS, fps)
         return capture
 
-    name = "the first camera" if number < 0 else f"camera {number}"
-    capture = interruptible(connect)
-    if not capture.isOpened():
+    for candidate in ANY_CAMERA if number < 0 else [number]:
+        capture = interruptible(partial(connect, candidate))
+        if capture.isOpened():
+            break
         capture.release()
+    else:
+        name = f"none of the cameras 0 to {ANY_CAMERA[-1]}" if number < 0 else f"camera {number}"
         raise UserError(
-            f"{name} cannot be opened; connect one, close other programs that use it, or try: "
-            "--source 1; without a camera: python live_inference.py --source sample"
+            f"{name} {'can' if number < 0 else 'cannot'} be opened; connect one, close other "
+            f"programs that use it{'' if number < 0 else ', or try: --source -1'}; without a "
+            "camera: python live_inference.py --source sample"
         )
-    if size or fps:
+    name = f"camera {candidate}"
+    if size or fps or number < 0:
         print(f"{name}: {format_of(capture)}", file=sys.stderr)
-    return live_source(name, connect, capture, fps, camera=True)
+    return live_source(name, partial(connect, candidate), capture, fps, camera=True)
 
 
 def format_of(capture: "cv2.VideoCapture") -> str:

@@ -17,6 +17,7 @@ USUAL_RATES = (5, 70)  # frames per second; others are compared with the time st
 DEFAULT_RATE = 30.0  # of a video that states none
 PROBED_FRAMES = 30  # whose time stamps give a frame rate
 READ_ATTEMPTS, READ_SECONDS = 300, 2.0  # to find a readable frame behind a damaged part
+URL_ATTEMPTS = 5  # each may ask the server again
 LONGEST_GAP = 0.4  # seconds between frames that are otherwise evenly spaced
 MISSING_END = 0.5  # seconds that a container may last longer than its frames
 
@@ -48,6 +49,8 @@ def open_video(path: Path | str, fps: float | None = None, name: str = "") -> Fi
     if seconds is not None:
         length = int(count) if fps or rate == stated else math.ceil(seconds * rate - 0.02)
     reader = VideoReader(capture, name, rate, seconds, length, by_rate=fps is not None)
+    if "://" in str(path):
+        reader.attempts = URL_ATTEMPTS
     return FileSource(reader.frames(first), rate, length, stills=False, name=name)
 
 
@@ -118,6 +121,7 @@ class VideoReader:
         self.capture, self.name, self.rate, self.by_rate = capture, name, rate, by_rate
         self.seconds, self.length = seconds, length
         self.failures = 0  # of reads between two frames
+        self.attempts = READ_ATTEMPTS
 
     def frames(self, image: np.ndarray) -> Iterator[tuple[np.ndarray, str, float]]:
         """Yields the frames from the first `image` on, each with its time.
@@ -134,7 +138,7 @@ class VideoReader:
                 time_s = (number - 1) / self.rate if self.by_rate else stamps[-1]
                 yield image, "", time_s
                 complete = self.length is not None and number >= self.length
-                image, failures = next_image(self.capture, 1 if complete else READ_ATTEMPTS)
+                image, failures = next_image(self.capture, 1 if complete else self.attempts)
                 if image is None:
                     break
                 self.failures += failures

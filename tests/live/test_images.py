@@ -200,15 +200,13 @@ def test_opencv_is_given_no_path_of_the_cascade(tmp_path, monkeypatch):
     folder.mkdir()
     shutil.copy(detection.os.path.join(cv2.data.haarcascades, detection.CASCADE), folder)
 
-    class FromMemory(cv2.CascadeClassifier):
-        def __init__(self, *args):
-            assert not args
-            super().__init__()
+    cascade = cv2.CascadeClassifier
 
-        def load(self, path):
-            raise AssertionError("a path")
+    def from_memory(*args):
+        assert not args, "a path"
+        return cascade()
 
     monkeypatch.setattr(detection.cv2.data, "haarcascades", str(folder))
-    monkeypatch.setattr(detection.cv2, "CascadeClassifier", FromMemory)
+    monkeypatch.setattr(detection.cv2, "CascadeClassifier", from_memory)
     frame = drawn_frame([(320, 240, 90)])[0]
     assert len(HaarDetector()(frame, frame[..., 1].copy())) == 1

@@ -199,6 +199,22 @@ def test_waiting_for_a_connection_can_be_interrupted():
         interruptible(lambda: 1 / 0)
 
 
+def test_the_first_camera_that_opens(monkeypatch):
+    """OpenCV itself crashes with -1 where there is no camera."""
+    tried = []
+
+    def capture(where):
+        tried.append(where)
+        return FakeCamera([picture(1)], opened=where == 2)
+
+    monkeypatch.setattr(sources.cv2, "VideoCapture", capture)
+    source = open_source("-1")
+    source.close()
+    assert tried == [0, 1, 2] and source.name == "camera 2"
+    source.connect()
+    assert tried[-1] == 2, "and it is this one that is reconnected"
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [("0", 0), ("12", 12), ("-1", -1), ("/dev/video3", 3), ("3.mp4", None), ("-2", None)],
@@ -300,7 +316,7 @@ def test_a_camera_without_wishes_is_left_as_it_is(monkeypatch, capsys):
     ("text", "part"),
     [
         ("7", "camera 7 cannot be opened; connect one"),
-        ("-1", "the first camera cannot be opened; connect one"),
+        ("-1", "none of the cameras 0 to 4 can be opened; connect one"),
     ],
 )
 def test_no_camera(monkeypatch, text, part):
