@@ -21,7 +21,7 @@ DEFAULTS = {".avi": "mjpg"}  # plays on every system
 FOURCC = {"mp4v": "mp4v", "mjpg": "MJPG"}
 LIBRARIES = {"h264": "libx264", "vp9": "libvpx-vp9"}
 OPTIONS = {  # fast enough for a live camera
-    "h264": {"preset": "superfast", "crf": "20"},
+    "h264": {"preset": "ultrafast", "crf": "23"},
     "vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"},
 }
 RATES = (0.01, 1000.0)  # frames per second

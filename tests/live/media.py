@@ -39,7 +39,7 @@ def write_timed(path, times, codec="libx264", rate=30, size=(64, 48), **options)
     """Writes a video with PyAV whose frames have the time stamps `times`, whole milliseconds."""
     av = pytest.importorskip("av")
     container = av.open(str(path), "w", options=options)
-    fast = {"deadline": "realtime"} if codec == "libvpx" else {}
+    fast = {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx" else {}
     stream = container.add_stream(codec, rate=rate, options=fast)
     stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
     stream.codec_context.time_base = Fraction(1, 1000)
