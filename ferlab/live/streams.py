@@ -19,6 +19,7 @@ from ferlab.live.frames import (
 
 RETRY_SECONDS = 30.0  # of attempts to reconnect to a lost camera or stream
 STALL_SECONDS = 8.0  # without a return from OpenCV: the reader is given up, another one connects
+CONNECT_SECONDS = 30.0  # by which opening may take longer: some cameras on Windows need 20 s
 FIRST_WAIT, LONGEST_WAIT = 0.25, 4.0  # seconds between two attempts; doubled after each
 
 
@@ -75,8 +76,10 @@ class LiveSource:
         wait = FIRST_WAIT
         try:
             while not stop.is_set():
+                if capture is None:
+                    self._entered_at = time.perf_counter() + CONNECT_SECONDS
+                    capture = self.connect()
                 self._entered_at = time.perf_counter()
-                capture = capture or self.connect()
                 there, image = capture.read() if capture.isOpened() else (False, None)
                 image = as_bgr(image) if there else None
                 if stop.is_set():
