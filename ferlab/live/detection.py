@@ -74,6 +74,10 @@ class HaarDetector:
         )
         return [scaled(box, scale) for box in found]
 
+    def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
+        """Returns the boxes of the faces in a still image; same arguments as `__call__`."""
+        return self(frame, gray)
+
 
 class YuNetDetector:
     """Detects faces, also in profile, with YuNet (Wu et al. 2023, 10.1007/s11633-023-1423-y).
@@ -109,6 +113,10 @@ class YuNetDetector:
         _, found = self.network.detect(resized)
         boxes = [] if found is None else [scaled(row[:4], scale) for row in found]
         return [to_square(box) for box in boxes if min(box[2:]) > 0]
+
+    def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
+        """Returns the boxes of the faces in a still image; same arguments as `__call__`."""
+        return self(frame, gray)
 
 
 class LocalDetector:

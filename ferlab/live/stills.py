@@ -24,7 +24,7 @@ def boxes_in_still(
         frame: uint8 `(H, W, 3)`, BGR.
         gray: uint8 `(H, W)`, the same frame.
     """
-    boxes, (height, width) = detector(frame, gray), gray.shape
+    boxes, (height, width) = detector.in_still(frame, gray), gray.shape
     missed = round(1.3 * MIN_SIDE * width / detector.width) if detector.width else 0
     if width <= detector.width or missed <= SMALLEST:
         return boxes
@@ -35,7 +35,8 @@ def boxes_in_still(
         for left in range(0, max(1, width - overlap), TILE - overlap):
             rows, columns = slice(top, top + TILE), slice(left, left + TILE)
             tile = np.ascontiguousarray(frame[rows, columns])
-            for x, y, w, h in in_tile(tile, np.ascontiguousarray(gray[rows, columns])):
+            found = in_tile.in_still(tile, np.ascontiguousarray(gray[rows, columns]))
+            for x, y, w, h in found:
                 box = (x + left, y + top, w, h)
                 inside = is_inside(x, w, left, width) and is_inside(y, h, top, height)
                 known = any(iou(box, other) > SAME_FACE for other in boxes)
