@@ -132,19 +132,21 @@ def test_any_format_size_and_colour(source, tmp_path):
         torch.testing.assert_close(faces[index], from_grey)
 
 
-def test_unusable_images_are_skipped_and_listed(source, tmp_path):
+def test_unusable_images_are_skipped_and_listed(source, tmp_path, capsys):
     folder = source / "images" / "train" / "sad"
     Image.new("L", (48, 48), 0).save(folder / "50.png")
     (folder / "51.png").write_bytes(b"not an image")
     whole = (folder / "0.png").read_bytes()
     (folder / "52.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "notes.txt").write_text("not read at all")
+    (folder / "notes.txt").write_text("images are known by their content")
     described = prepare(source, tmp_path / "out")
+    assert "files left out: 2 not an image, 1 " in capsys.readouterr().out
     reasons = {entry["file"].split("/")[-1]: entry["reason"] for entry in described["skipped"]}
     assert reasons["50.png"] == "all pixels are equal"
     assert reasons["51.png"] == "not an image"
     assert reasons["52.png"].startswith("unreadable")
-    assert len(reasons) == 3
+    assert reasons["notes.txt"] == "not an image"
+    assert len(reasons) == 4
     assert described["splits"]["train"]["classes"]["sad"] == 6
 
 
@@ -177,10 +179,14 @@ def test_identical_pixels_are_never_in_two_splits(tmp_path, capsys):
 
 
 def test_unknown_and_missing_class_folders(capsys, source, tmp_path):
-    train = source / "images" / "train"
-    (train / "sad").rename(train / "sadness")
+    images = source / "images"
+    (images / "train" / "sad").rename(images / "train" / "gloomy")
     line = refuse(capsys, source, tmp_path / "out")
-    assert "unknown sadness and missing sad" in line and str(train) in line
+    assert f"{images}: unknown class gloomy" in line and "--class-map gloomy=CLASS" in line
+    shutil.rmtree(images / "train" / "gloomy")
+    line = refuse(capsys, source, tmp_path / "out")
+    assert "train split: no usable image in sad" in line
+    assert "--classes angry,disgust,fear,happy,neutral,surprise" in line
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -194,9 +200,13 @@ def test_class_without_usable_images(capsys, source, tmp_path):
 def test_sources_that_are_no_dataset(capsys, source, tmp_path):
     line = refuse(capsys, tmp_path / "none", tmp_path / "out")
     assert "is missing; get it with: python download_dataset.py" in line
-    assert "has no train/ folder" in refuse(capsys, tmp_path, tmp_path / "out")
+    (tmp_path / "other" / "letters").mkdir(parents=True)
+    line = refuse(capsys, tmp_path / "other", tmp_path / "out")
+    assert "holds no dataset of a known form" in line and "python download_dataset.py" in line
     shutil.rmtree(source / "images" / "validation")
-    assert "neither validation/ nor test/" in refuse(capsys, source, tmp_path / "out")
+    line = refuse(capsys, source, tmp_path / "out")
+    train = source / "images" / "train"
+    assert "neither a validation nor a test folder" in line and f"--source {train}" in line
 
 
 def test_too_few_images_to_split(capsys, tmp_path):
