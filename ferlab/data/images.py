@@ -107,8 +107,10 @@ def plain_grey(content: bytes) -> np.ndarray | None:
 
 def reason_of(error: Exception, content: bytes) -> str:
     """Returns why a file could not be read, for people."""
-    if HEIC.match(content):
+    if HEIC.match(content) and importlib.util.find_spec("pillow_heif") is None:
         return NO_HEIC
+    if isinstance(error, FileNotFoundError):
+        return "the file is not there"
     if isinstance(error, UnidentifiedImageError):
         return "empty file" if not content else "not an image"
     return f"unreadable: {error}"

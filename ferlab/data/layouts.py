@@ -149,10 +149,9 @@ def _search(
                 "with --source"
             )
         if len(hits) > 1:
-            names = [name for _, name in hits]
+            flags = " or ".join(f"--layout {name}" for _, name in hits)
             raise UserError(
-                f"{level[0] if len(level) == 1 else next(iter(hits))[0]} can be read in several "
-                f"ways; choose one with --layout {' or --layout '.join(names)}"
+                f"{next(iter(hits))[0]} can be read in several ways; choose one with {flags}"
             )
         if hits:
             (root, _), read = next(iter(hits.items()))

@@ -133,7 +133,7 @@ def images_folder(path: Path) -> Path | None:
     """
     rows = _rows(path)
     index = column(header_of(path), PATH_COLUMNS, path)
-    first = next((cells[index].strip() for _, cells in rows if len(cells) > index), None)
+    first = next((_file(cells[index]) for _, cells in rows if len(cells) > index), None)
     if first is None:
         return None
     for level in ([path.parent], subfolders(path.parent), subfolders(path.parent.parent)):
@@ -194,7 +194,9 @@ def _read_list(
         if found.order == "affectnet" and name in AFFECTNET_OTHER:
             found.left_out[f"expression {name}, {AFFECTNET_OTHER[name]}"] += 1
             continue
-        found.names.append(prefix + cells[file].strip().replace("\\", "/"))
+        name_of_file = _file(cells[file])
+        absolute = Path(name_of_file).is_absolute()
+        found.names.append(name_of_file if absolute else prefix + name_of_file)
         found.classes.append(name)
         found.splits.append(split or ("all" if usage is None else _split(cells[usage], path, row)))
         if len(box) == len(BOX_COLUMNS):
@@ -211,6 +213,11 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                     yield row, cells
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is damaged or no CSV: {error}") from error
+
+
+def _file(cell: str) -> str:
+    """Returns a path with slashes, whatever system wrote it."""
+    return cell.strip().replace("\\", "/")
 
 
 def _split(name: str, path: Path, row: int) -> str:

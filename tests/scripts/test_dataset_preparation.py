@@ -340,6 +340,65 @@ def test_downloaded_table_is_taken_with_the_downloaded_dataset_alone(
         dataset_preparation.main(["--no-votes", "--votes", "data/fer2013new.csv"])
 
 
+FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+@pytest.fixture
+def fer2013_csv(tmp_path):
+    """A stand-in for fer2013.csv whose row r has the label that row r of the table's raters see."""
+    rng, lines = np.random.default_rng(0), ["emotion,pixels,Usage"]
+    for row in range(84):
+        usage = ("Training", "PublicTest", "PrivateTest")[row // 28]
+        pixels = " ".join(map(str, striped_face(row % 7, rng).ravel()))
+        lines.append(f"{FER2013.index(CLASS_NAMES[row % 7])},{pixels},{usage}")
+    path = tmp_path / "fer2013.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_rows_of_fer2013_csv_have_votes(fer2013_csv, votes_table, tmp_path, monkeypatch, capsys):
+    rows = {28: CONTEMPT, 56: UNDECIDED}
+    table = change_rows(votes_table, tmp_path / "table.csv", rows)
+    described = prepare(fer2013_csv, tmp_path / "out", "--votes", table)
+    assert sizes(tmp_path / "out") == {"train": 28, "val": 28, "test": 28}
+    assert described["votes"]["label_agrees_with_majority"] == 1
+    val = load_split(tmp_path / "out", "val")
+    assert val.labels.tolist() == [label for label in range(7) for _ in range(4)]
+    assert val.majority.tolist() == [-1, *val.labels.tolist()[1:]] and val.agreement[0] == 8
+    assert described["layout"] == {
+        "form": "CSV of pixels, fer2013.csv",
+        "root": fer2013_csv.as_posix(),
+        "class_map": {str(number): name for number, name in enumerate(FER2013)},
+        "images": {"train": 28, "val": 28, "test": 28},
+        "left_out": {},
+    }
+    printed = capsys.readouterr().out
+    assert printed.index("found: CSV of pixels, fer2013.csv") < printed.index("class     ")
+    assert "class map: 0 -> angry, 1 -> disgust" in printed
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    shutil.copy(votes_table, tmp_path / "data")
+    assert prepare(fer2013_csv, tmp_path / "out")["votes"] is None, "not all rows of FER2013"
+    monkeypatch.setattr(dataset_preparation, "ROWS", 84)
+    assert prepare(fer2013_csv, tmp_path / "out")["votes"]["file"] == "data/fer2013new.csv"
+    assert prepare(fer2013_csv, tmp_path / "out", "--no-votes")["votes"] is None
+
+
+def test_votes_for_some_of_the_classes(fer2013_csv, votes_table, tmp_path, capsys):
+    flags = ["--votes", votes_table, "--classes", "happy,neutral,sad"]
+    described = prepare(fer2013_csv, tmp_path / "out", *flags)
+    val = load_split(tmp_path / "out", "val")
+    assert val.votes.shape == (12, 3) and val.majority.tolist() == val.labels.tolist()
+    # seven raters of ten see the label, two the next class: happy, neutral; neutral, sad; sad, none
+    expected = [[7 / 9, 2 / 9, 0]] * 4 + [[0, 7 / 9, 2 / 9]] * 4 + [[0, 0, 1]] * 4
+    torch.testing.assert_close(val.votes, torch.tensor(expected))
+    assert described["votes"]["splits"]["val"] == {"majority": 12, "contempt": 0}
+    flags = ["--votes", votes_table, "--class-map", "bored,disgust,fear,happy,sad,glad,neutral"]
+    line = refuse(capsys, fer2013_csv, tmp_path / "out", *flags)
+    assert "FER+ has no votes for bored, glad" in line and "--no-votes" in line
+
+
 @pytest.mark.slow
 def test_real_dataset(real_archive, tmp_path):
     shutil.unpack_archive(real_archive, tmp_path / "dataset")
