@@ -37,12 +37,14 @@ SHOWN = 10  # lines of a list on the screen
 def chosen_votes(args: argparse.Namespace, layout: "Layout") -> Path | None:
     """Returns the table that the flags ask for: by default the downloaded one, if it is there.
 
-    It belongs to the downloaded dataset, and to fer2013.csv as a whole.
+    It belongs to the downloaded dataset, if its files are named by their rows, and to fer2013.csv
+    as a whole.
     """
     if args.no_votes or args.votes:
         return args.votes
     whole = layout.table is not None and layout.rows == ROWS
-    return VOTES if (args.source == SOURCE or whole) and VOTES.is_file() else None
+    named = args.source == SOURCE and mostly_rows(layout.names)
+    return VOTES if (named or whole) and VOTES.is_file() else None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,7 +82,7 @@ if __name__ == "__main__":
 
 from ferlab.data.layouts import Layout, find_layout
 from ferlab.data.preparation import prepare
-from ferlab.data.votes import ROWS
+from ferlab.data.votes import ROWS, mostly_rows
 
 
 def understood(layout: Layout) -> str:

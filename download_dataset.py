@@ -7,7 +7,9 @@
 
 Writes `data/face-expression-recognition-dataset/images/train/<class>/*.jpg` and so on, and
 `data/fer2013new.csv`: what ten raters saw in each image (microsoft/FERPlus, MIT licence). What is
-complete is kept; `--force` makes it again. The same command resumes an interrupted download.
+complete, by number and size of the files, is kept; `--force` makes it again. The same command
+resumes an interrupted download. `--archive` takes the zip of any dataset that docs/data.md lists.
+Behind a proxy that signs TLS connections itself, set REQUESTS_CA_BUNDLE to its CA certificates.
 """
 
 import argparse
@@ -15,17 +17,19 @@ import http.client
 import shutil
 import sys
 import urllib.request
-from collections import Counter
 from pathlib import Path
+
+import numpy as np
 
 from ferlab import cli
 from ferlab.commands import stage_command
-from ferlab.data.archive import replace_folder, unpack
-from ferlab.data.kaggle_client import NAME, fetch_from_kaggle
+from ferlab.data.archive import is_complete, replace_folder, unpack
+from ferlab.data.complete import write_record
+from ferlab.data.kaggle_client import NAME, PROXY, fetch_from_kaggle, trusted
+from ferlab.data.layouts import find_layout
 from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
 
 DATA_DIR = Path("data")
-SPLITS = ("train", "validation", "valid", "val", "test")
 VOTES_NAME = "fer2013new.csv"
 VOTES_URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{VOTES_NAME}"
 VOTES_TIMEOUT = 20  # seconds without an answer
@@ -41,6 +45,7 @@ def draw_sample(target: Path) -> None:
         with naming_write_errors(target):
             write_sample_dataset(temporary)
             write_sample_clip(temporary)
+            write_record(temporary)
             replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -64,7 +69,8 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
         return
     else:
         try:
-            with urllib.request.urlopen(VOTES_URL, timeout=VOTES_TIMEOUT) as response:
+            options = {"timeout": VOTES_TIMEOUT, "context": trusted()}
+            with urllib.request.urlopen(VOTES_URL, **options) as response:
                 content = response.read()
             if content.split(b"\n", 1)[0].rstrip(b"\r") != HEADER.encode():
                 raise OSError("the answer is not FER+'s table")
@@ -77,6 +83,8 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
                     "trained with --targets votes; to add the votes later, run this command "
                     f"again, or get {VOTES_URL} another way and give it with --votes FILE"
                 )
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                effect = f"{PROXY}; {effect}"
             print(f"warning: the votes are not downloaded ({error}): {effect}", file=sys.stderr)
             return
     with atomic_path(path) as temporary:
@@ -95,15 +103,19 @@ def _is_table(path: Path) -> bool:
 
 
 def summary(folder: Path) -> str:
-    """Returns a table of the number of images per split and class."""
-    root = folder / "images" if (folder / "images").is_dir() else folder
-    splits = [name for name in SPLITS if (root / name).is_dir()]
-    counts = {s: Counter(path.parent.name for path in (root / s).glob("*/*")) for s in splits}
-    classes = sorted({name for count in counts.values() for name in count})
-    lines = [f"{'':10}" + "".join(f"{split:>12}" for split in splits)]
-    for name in classes:
-        lines.append(f"{name:10}" + "".join(f"{counts[s][name]:12,}" for s in splits))
-    lines.append(f"{'all':10}" + "".join(f"{counts[s].total():12,}" for s in splits))
+    """Returns a table of the number of files per split and class, or why there is none."""
+    try:
+        layout = find_layout(folder)
+    except UserError as error:
+        return f"to prepare it, more must be said: {error}"
+    counts = {
+        split: np.bincount(layout.labels[rows], minlength=len(layout.class_names)).tolist()
+        for split, rows in layout.splits.items()
+    }
+    lines = [f"{layout.form}:", f"{'':10}" + "".join(f"{split:>12}" for split in counts)]
+    for index, name in enumerate(layout.class_names):
+        lines.append(f"{name:10}" + "".join(f"{column[index]:12,}" for column in counts.values()))
+    lines.append(f"{'all':10}" + "".join(f"{sum(column):12,}" for column in counts.values()))
     return "\n".join(lines)
 
 
@@ -156,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{args.archive} is missing; name an existing zip with --archive")
 
     target = args.data_dir / ("sample" if args.sample else NAME)
-    if target.is_dir() and not args.force:
+    if not args.force and is_complete(target, args.archive, args.sample):
         print(f"{target} is complete; --force makes it again")
     else:
         require_writable(args.data_dir)

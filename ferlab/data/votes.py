@@ -83,6 +83,11 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def mostly_rows(files: Sequence[str]) -> bool:
+    """Returns whether the names of most files are rows of fer2013.csv, see `row_numbers`."""
+    return 2 * sum(_row(file) is not None for file in files) > len(files)
+
+
 def row_numbers(files: Sequence[str]) -> np.ndarray:
     """Returns the row of each image: int64 `(N,)`.
 
@@ -91,14 +96,19 @@ def row_numbers(files: Sequence[str]) -> np.ndarray:
     Raises:
         UserError: a name is not a number of the table.
     """
-    stems = [Path(file).stem for file in files]
-    for file, stem in zip(files, stems, strict=True):
-        if not re.fullmatch(r"(fer)?\d+", stem) or int(stem.removeprefix("fer")) >= ROWS:
+    rows = [_row(file) for file in files]
+    for file, row in zip(files, rows, strict=True):
+        if row is None:
             raise UserError(
                 f"{file} has no votes: its name is not a row of fer2013.csv, 0 to {ROWS - 1}; "
                 "prepare this dataset with --no-votes"
             )
-    return np.array([stem.removeprefix("fer") for stem in stems], dtype=np.int64)
+    return np.array(rows, dtype=np.int64)
+
+
+def _row(file: str) -> int | None:
+    match = re.fullmatch(r"(?:.*/)?(?:fer)?(\d{1,9})(?:\.[^/]*)?", file)
+    return int(match[1]) if match and int(match[1]) < ROWS else None
 
 
 def summarise(counts: np.ndarray, class_names: Sequence[str] = CLASS_NAMES) -> Votes:
