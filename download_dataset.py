@@ -26,7 +26,8 @@ from ferlab.commands import stage_command
 from ferlab.data.archive import is_complete, replace_folder, unpack
 from ferlab.data.complete import write_record
 from ferlab.data.kaggle_client import NAME, PROXY, fetch_from_kaggle, trusted
-from ferlab.data.layouts import find_layout
+from ferlab.data.layouts import Layout, find_layout
+from ferlab.data.votes import HEADER, mostly_rows, read_table
 from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
 
 DATA_DIR = Path("data")
@@ -60,8 +61,6 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
     Raises:
         UserError: `source` is missing or no such table, or `path` cannot be written.
     """
-    from ferlab.data.votes import HEADER, read_table
-
     if source:
         read_table(source)
         content = source.read_bytes()
@@ -93,8 +92,6 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
 
 
 def _is_table(path: Path) -> bool:
-    from ferlab.data.votes import read_table
-
     try:
         read_table(path)
     except UserError:
@@ -102,12 +99,8 @@ def _is_table(path: Path) -> bool:
     return True
 
 
-def summary(folder: Path) -> str:
-    """Returns a table of the number of files per split and class, or why there is none."""
-    try:
-        layout = find_layout(folder)
-    except UserError as error:
-        return f"to prepare it, more must be said: {error}"
+def summary(layout: Layout) -> str:
+    """Returns a table of the number of files per split and class."""
     counts = {
         split: np.bincount(layout.labels[rows], minlength=len(layout.class_names)).tolist()
         for split, rows in layout.splits.items()
@@ -119,12 +112,18 @@ def summary(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def next_command(data_dir: Path, sample: bool) -> str:
-    """Returns the command that prepares what was written to `data_dir`."""
+def next_command(data_dir: Path, sample: bool, votes: bool = False) -> str:
+    """Returns the command that prepares what was written to `data_dir`.
+
+    Args:
+        data_dir: folder of the dataset's folder.
+        sample: the dataset is the drawn one.
+        votes: the images are those of FER+'s table.
+    """
     flags = ["--source", str(data_dir / ("sample" if sample else NAME))]
     if not sample and data_dir == DATA_DIR:
         flags = []
-    elif not sample and (data_dir / VOTES_NAME).is_file():
+    elif votes and (data_dir / VOTES_NAME).is_file():
         flags += ["--votes", str(data_dir / VOTES_NAME)]
     splits = cli.DATA_DIR / "sample" if sample else cli.DATA_DIR
     return stage_command("dataset_preparation.py", *flags, data_dir=splits)
@@ -161,8 +160,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.sample and args.votes:
         arguments.error("argument --votes: not allowed with argument --sample")
     if args.votes:
-        from ferlab.data.votes import read_table
-
         read_table(args.votes)  # a wrong file is reported before a long download
     if args.archive and not args.archive.is_file():
         raise UserError(f"{args.archive} is missing; name an existing zip with --archive")
@@ -182,8 +179,15 @@ def main(argv: list[str] | None = None) -> int:
             archive.unlink()
     if not args.sample:
         add_votes(args.data_dir / VOTES_NAME, args.votes, args.force)
-    print(summary(target))
-    print(f"wrote {target}; next: {next_command(args.data_dir, args.sample)}")
+    try:
+        layout = find_layout(target)
+    except UserError as error:  # the data is there; how to read it is the next command's flag
+        votes = False
+        print(f"to prepare it, more must be said: {error}")
+    else:
+        votes = not args.sample and mostly_rows(layout.names)
+        print(summary(layout))
+    print(f"wrote {target}; next: {next_command(args.data_dir, args.sample, votes)}")
     return 0
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ferlab.data.found import Found, split_of, subfolders
+from ferlab.data.found import Found, files_below, split_of, subfolders
 from ferlab.data.tables import AFFECTNET_OTHER
 from ferlab.files import UserError
 
@@ -74,9 +74,8 @@ def read_affectnet(root: Path, base: Path) -> Found:
     found = Found(f"AffectNet, annotations within {names}", splits=[], order="affectnet")
     for folder in folders:
         prefix = (folder / "images").relative_to(base).as_posix()
-        images = sorted((folder / "images").iterdir(), key=lambda path: path.name.zfill(20))
-        for image in images:
-            annotation = folder / "annotations" / f"{image.stem}_exp.npy"
+        for image in files_below(folder / "images"):
+            annotation = folder / "annotations" / f"{Path(image).stem}_exp.npy"
             try:
                 label = str(int(np.load(annotation).item()))
             except FileNotFoundError:
@@ -87,7 +86,7 @@ def read_affectnet(root: Path, base: Path) -> Found:
             if label in AFFECTNET_OTHER:
                 found.left_out[f"expression {label}, {AFFECTNET_OTHER[label]}"] += 1
                 continue
-            found.names.append(f"{prefix}/{image.name}")
+            found.names.append(f"{prefix}/{image}")
             found.classes.append(label)
             found.splits.append(split_of(folder.name))
     return found

@@ -19,7 +19,7 @@ PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 PNG_GREY = re.compile(rb".{16}" + SIDE.to_bytes(4, "big") * 2 + rb"\x08\x00\x00\x00\x00", re.DOTALL)
 PNG_CHANGES = (b"tRNS", b"eXIf", b"acTL", b"gAMA", b"sBIT")  # chunks that decoders may heed
 HEIC = re.compile(rb".{4}ftyp(heic|heix|heim|heis|hevc|mif1|msf1)", re.DOTALL)
-NO_HEIC = "HEIC, which needs: pip install pillow-heif"
+NO_HEIC = "HEIC, and pillow-heif is not installed (pip install pillow-heif)"
 READING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 if importlib.util.find_spec("pillow_heif"):

@@ -197,7 +197,7 @@ def _only(paths: list[Path]) -> Path:
         names = ", ".join(path.name for path in paths)
         raise UserError(
             f"{paths[0].parent} has several tables of images: {names}; name one, as with "
-            f"--source {paths[0]}"
+            f"--source {paths[0]}, or leave only those called train, val and test there"
         )
     return paths[0]
 

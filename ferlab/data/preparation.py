@@ -80,6 +80,8 @@ def prepare(
         if votes:
             prepared, report = add_votes(splits, votes, layout.class_names)
         written = write_splits(prepared, pixels, data_dir, layout.class_names)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt("run the same command again to continue") from interrupt
     except UserError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

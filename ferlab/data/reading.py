@@ -9,9 +9,10 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import cv2
 import numpy as np
@@ -95,22 +96,30 @@ def _in_order(
 ) -> Iterator[tuple[int, np.ndarray, dict[int, str]]]:
     """Yields the shards' first index, keys and faults; no more than `ahead` shards wait."""
     waiting: deque[tuple[int, Future]] = deque()
+    stop = Event()
     try:
         for start in range(0, len(layout.names), SHARD):
-            waiting.append((start, pool.submit(_shard, layout, folder, start)))
+            waiting.append((start, pool.submit(_shard, layout, folder, start, stop)))
             if len(waiting) > ahead:
                 begun, first = waiting.popleft()
                 yield begun, *first.result()
         while waiting:
             begun, first = waiting.popleft()
             yield begun, *first.result()
-    finally:
+    finally:  # also where the caller is stopped, by Ctrl-C or a full disk
+        stop.set()
         for _, future in waiting:
             future.cancel()
 
 
-def _shard(layout: Layout, folder: Path, start: int) -> tuple[np.ndarray, dict[int, str]]:
-    """Reads the shard that begins at `start`, unless it is there; returns its keys and faults."""
+def _shard(
+    layout: Layout, folder: Path, start: int, stop: Event
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Reads the shard that begins at `start`, unless it is there; returns its keys and faults.
+
+    Raises:
+        CancelledError: `stop` was set.
+    """
     rows = range(start, min(start + SHARD, len(layout.names)))
     path = shard_path(folder, start // SHARD)
     record, state = path.with_suffix(".json"), fingerprint(layout, rows)
@@ -121,7 +130,7 @@ def _shard(layout: Layout, folder: Path, start: int) -> tuple[np.ndarray, dict[i
     except (OSError, ValueError, KeyError, EOFError):
         pixels = None
     if pixels is None:
-        pixels, faults = _decode(layout, rows)
+        pixels, faults = _decode(layout, rows, stop)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, pixels)
         write_text(record, json.dumps({"of": state, "faults": faults}))
@@ -129,7 +138,7 @@ def _shard(layout: Layout, folder: Path, start: int) -> tuple[np.ndarray, dict[i
     return np.array(digests, f"S{KEY_SIZE}"), faults
 
 
-def _decode(layout: Layout, rows: range) -> tuple[np.ndarray, dict[int, str]]:
+def _decode(layout: Layout, rows: range, stop: Event) -> tuple[np.ndarray, dict[int, str]]:
     """Returns uint8 `(n, 48, 48)`, and the reasons of the images that cannot be used."""
     pixels, faults = np.zeros((len(rows), SIDE, SIDE), np.uint8), {}
     if layout.table:
@@ -144,9 +153,12 @@ def _decode(layout: Layout, rows: range) -> tuple[np.ndarray, dict[int, str]]:
                     faults[place] = str(error)
     else:
         for place, row in enumerate(rows):
+            if stop.is_set():
+                raise CancelledError
             content = b""
             try:
-                content = (layout.base / layout.names[row]).read_bytes()
+                with open(os.path.join(layout.base, layout.names[row]), "rb", 0) as file:
+                    content = file.read()
                 box = None if layout.boxes is None else layout.boxes[row]
                 pixels[place] = grey_of(content, box)
             except READING_ERRORS as error:
@@ -161,9 +173,9 @@ def fingerprint(layout: Layout, rows: range) -> str:
     """Returns a digest that changes with the names, sizes and times of the files of `rows`."""
     state = hashlib.blake2b(digest_size=KEY_SIZE)
     for row in rows:
-        path = layout.table or layout.base / layout.names[row]
+        path = layout.table or os.path.join(layout.base, layout.names[row])
         try:
-            status = path.stat()
+            status = os.stat(path)
             found = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:
             found = "missing"

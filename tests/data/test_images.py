@@ -110,7 +110,7 @@ def test_heic_without_pillow_heif_is_named(monkeypatch):
     assert images.HEIC.match(content)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     error = Image.UnidentifiedImageError()
-    assert reason_of(error, content) == "HEIC, which needs: pip install pillow-heif"
+    assert "HEIC" in reason_of(error, content) and "pip install" in reason_of(error, content)
     assert reason_of(error, b"text") == "not an image"
     assert reason_of(error, b"") == "empty file"
     assert reason_of(FileNotFoundError(), b"") == "the file is not there"

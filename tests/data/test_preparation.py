@@ -96,14 +96,14 @@ def test_killed_run_continues(tmp_path, monkeypatch):
     prepared(tmp_path / "data", tmp_path / "whole")
     decoded, decode = [], reading._decode
 
-    def killed(layout, rows):
+    def killed(layout, rows, stop):
         if rows.start >= 60:
             raise KeyboardInterrupt
         decoded.append(rows.start)
-        return decode(layout, rows)
+        return decode(layout, rows, stop)
 
     monkeypatch.setattr(reading, "_decode", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="run the same command again to continue"):
         prepared(tmp_path / "data", tmp_path / "out")
     assert sorted(decoded) == [0, 10, 20, 30, 40, 50]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [SCRATCH]
@@ -113,9 +113,9 @@ def test_killed_run_continues(tmp_path, monkeypatch):
     other.save(changed)
     (tmp_path / "out" / SCRATCH / "000002.npy").write_bytes(b"torn")
 
-    def counted(layout, rows):
+    def counted(layout, rows, stop):
         decoded.append(rows.start)
-        return decode(layout, rows)
+        return decode(layout, rows, stop)
 
     monkeypatch.setattr(reading, "_decode", counted)
     decoded.clear()
