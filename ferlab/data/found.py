@@ -14,15 +14,18 @@ SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "train_set": "train",
+    "fer2013train": "train",  # as FER+'s authors call them
     "val": "val",
     "valid": "val",
     "validation": "val",
     "val_set": "val",
     "publictest": "val",
+    "fer2013valid": "val",
     "test": "test",
     "testing": "test",
     "test_set": "test",
     "privatetest": "test",
+    "fer2013test": "test",
 }
 
 

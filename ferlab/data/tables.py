@@ -108,7 +108,7 @@ def pixels_of_row(line: bytes, index: int) -> np.ndarray:
         ValueError: the pixels are not those of a square image.
     """
     text = line.decode("latin-1").rstrip("\r\n").split(",")[index].strip('" ')
-    values = np.array(text.split(), dtype=np.int64)
+    values = np.fromstring(text, dtype=np.int64, sep=" ")
     side = round(len(values) ** 0.5)
     if side == 0 or side * side != len(values):
         raise ValueError(f"{len(values)} pixels are not a square image")

@@ -70,6 +70,7 @@ def refused(source, **flags):
         ("train", "valid", "test"),
         ("train", "val", "test"),
         ("TRAIN", "VAL", "TESTING"),
+        ("FER2013Train", "FER2013Valid", "FER2013Test"),
     ],
 )
 def test_names_of_splits(tmp_path, names):

@@ -34,11 +34,13 @@ def test_rows_of_pixels_are_the_images(tmp_path, side):
     lines[1] = f"0,{' '.join(['7'] * 2304)},Training"
     lines[2] = "1,1 2 3,Training"
     lines[3] = f"2,{' '.join(['300'] * 4)},Training"
+    lines[4] = "3,1 2 3 grey,Training"
     (tmp_path / "fer2013.csv").write_text("\r\n".join(lines) + "\n")
     _, described = prepared(tmp_path / "fer2013.csv", tmp_path / "out")
     sizes = {name: split["images"] for name, split in described["splits"].items()}
-    assert sizes == {"train": 18, "val": 21, "test": 21}
+    assert sizes == {"train": 17, "val": 21, "test": 21}
     reasons = {entry["file"]: entry["reason"] for entry in described["skipped"]}
+    assert reasons.pop("fer2013.csv/3"), "words in place of numbers"
     assert reasons == {
         "fer2013.csv/0": "all pixels are equal",
         "fer2013.csv/1": "3 pixels are not a square image",
