@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from ferlab.data.complete import RECORD, content_of, recorded, write_record
+from ferlab.data.complete import content_of, is_of_system, recorded, sizes_of, write_record
 from ferlab.data.layouts import NoDatasetError, find_layout
 from ferlab.files import UserError
 
@@ -105,7 +105,7 @@ def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipIn
         is_link = (entry.external_attr >> 16) & 0o170000 == 0o120000
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or is_link:
             raise UserError(f"{archive}: entry {entry.filename!r} leaves the folder; not unpacked")
-        junk = path.parts[0] == "__MACOSX" or path.name in (".DS_Store", RECORD)
+        junk = path.parts[0] == "__MACOSX" or is_of_system(path.name)
         if not (junk or entry.filename.endswith(("/", "\\"))):
             wanted.append(entry)
     names = {path_of(entry) for entry in wanted}
@@ -131,11 +131,7 @@ def is_unpacked(archive: Path, target: Path) -> bool:
     """
     with opened(archive) as source:
         sizes = {str(path_of(e)): e.file_size for e in wanted_entries(source, archive)}
-    there = {
-        path.relative_to(target).as_posix(): path.stat().st_size
-        for path in target.rglob("*")
-        if path.is_file() and path.name != RECORD
-    }
+    there = sizes_of(target)
     other = next((name for name in there if name not in sizes), None)
     if other is not None:
         raise UserError(

@@ -10,7 +10,7 @@ RECORD = ".complete.json"
 
 @dataclass(frozen=True)
 class Content:
-    """What a folder holds, its record left out.
+    """What a folder holds, without system files and the record.
 
     Attributes:
         files: their number.
@@ -21,15 +21,27 @@ class Content:
     size: int
 
 
+def is_of_system(name: str) -> bool:
+    """Returns whether a file is one that systems put anywhere, as .DS_Store, or the record."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def sizes_of(folder: Path) -> dict[str, int]:
+    """Returns the size in bytes of each file below a folder by its path, without system files."""
+    result = {}
+    for place, _, names in os.walk(folder):
+        prefix = Path(place).relative_to(folder).as_posix() + "/"
+        for name in names:
+            if not is_of_system(name):
+                size = os.stat(os.path.join(place, name)).st_size
+                result[prefix.removeprefix("./") + name] = size
+    return result
+
+
 def content_of(folder: Path) -> Content:
     """Returns the number and size of all files below a folder."""
-    files = size = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if name != RECORD:
-                files += 1
-                size += os.stat(os.path.join(place, name)).st_size
-    return Content(files, size)
+    sizes = sizes_of(folder)
+    return Content(len(sizes), sum(sizes.values()))
 
 
 def write_record(folder: Path) -> None:

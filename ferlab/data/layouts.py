@@ -223,11 +223,10 @@ def _understand(
     index = {name: number for number, name in enumerate(class_names)}
     labels = np.array([index.get(mapping[name], -1) for name in found.classes], dtype=np.int64)
     left_out = Counter(found.left_out)
-    for name, count in Counter(
-        name for name in found.classes if mapping[name] not in index
-    ).items():
-        flag = "--classes" if mapping[name] else "--class-map"
-        left_out[f"class {name}, left out by {flag}"] += count
+    for name, count in Counter(found.classes).items():
+        if mapping[name] not in index:
+            flag = "--classes" if mapping[name] else "--class-map"
+            left_out[f"class {name}, left out by {flag}"] += count
     order = {name: number for number, name in enumerate(SPLITS)}
     places = np.array([order[name] for name in found.splits] if found.splits else labels * 0)
     kept = np.flatnonzero(labels >= 0)

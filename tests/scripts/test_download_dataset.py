@@ -164,6 +164,8 @@ def test_what_is_complete_is_unpacked_once(archive, tmp_path, monkeypatch):
         assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
         assert run("--data-dir", tmp_path / "data") == 0
     (tmp_path / "data" / NAME / RECORD).unlink()
+    (tmp_path / "data" / NAME / "images" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "data" / NAME / "images" / "train" / "sad" / "Thumbs.db").write_bytes(b"x")
     assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
     assert len(unpacked) == 1
 
