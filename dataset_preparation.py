@@ -60,7 +60,11 @@ def parser() -> argparse.ArgumentParser:
         "affectnet, fer+, ck+, ck+csv), pairs as joyful=happy,tired= (left out), or the names in "
         "the order of the numbers",
     )
-    add("--classes", metavar="NAMES", help="classes to keep, with commas between them; all without")
+    add(
+        "--classes",
+        metavar="NAMES",
+        help="classes to keep, with commas between (default: all)",
+    )
     add("--layout", choices=FORMS, help="form to read, where the source has several")
     votes = result.add_mutually_exclusive_group()
     votes.add_argument(

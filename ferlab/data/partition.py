@@ -1,17 +1,20 @@
 """Splits made of one folder of images, and duplicates removed across splits."""
 
+import re
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from ferlab.data.splits import SPLITS
 from ferlab.files import UserError
 
 VAL_FRACTION_OF_TRAIN = 0.1  # where the dataset has no validation images
 TEST_FRACTION_OF_VAL = 0.5  # where the dataset has no test images
+CK_FILE = re.compile(r"(?:.*/)?(S\d{3,4})_\d{3}_\d{8}\.\w+")  # person, sequence, frame
 TEST_FRACTION_OF_ALL = 0.1  # where the dataset has no splits
 
 
@@ -58,19 +61,51 @@ def complete(splits: dict[str, Images], seed: int) -> dict[str, Images]:
 def carve(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     """Splits images into a remainder and a stratified, seeded `fraction` of them.
 
+    Where the files are CK+'s, a person is in one of the two alone.
+
     Raises:
-        UserError: a class has too few images for both parts.
+        UserError: a class has too few images, or people, for both parts.
     """
+    rows, people = np.arange(len(images.labels)), people_of(images.files)
     try:
-        rest, carved = train_test_split(
-            np.arange(len(images.labels)),
-            test_size=fraction,
-            stratify=images.labels,
-            random_state=seed,
-        )
+        if people is None:
+            rest, carved = train_test_split(
+                rows, test_size=fraction, stratify=images.labels, random_state=seed
+            )
+        else:
+            rest, carved = _carve_people(rows, images.labels, people, fraction, seed)
     except ValueError as error:
         raise UserError(f"too few images of a class to split them: {error}") from error
     return images[np.sort(rest)], images[np.sort(carved)]
+
+
+def _carve_people(
+    rows: np.ndarray, labels: np.ndarray, people: list[str], fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of the remainder and those of about a `fraction`, of other people.
+
+    Raises:
+        ValueError: one of them lacks a class.
+    """
+    folds = StratifiedGroupKFold(round(1 / fraction), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a class with few images, checked below
+        rest, carved = next(folds.split(rows, labels, people))
+    for part in (rest, carved):
+        if len(np.unique(labels[part])) < len(np.unique(labels)):
+            raise ValueError("a class is shown by too few people; leave it out with --classes")
+    return rest, carved
+
+
+def people_of(files: Sequence[str]) -> list[str] | None:
+    """Returns the person of each image by CK+'s names of files; None if one is not such a name."""
+    people = []
+    for file in files:
+        match = CK_FILE.fullmatch(file)
+        if match is None:
+            return None
+        people.append(match[1])
+    return people
 
 
 def remove_duplicates(

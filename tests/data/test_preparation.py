@@ -11,6 +11,7 @@ from conftest import striped_face, write_pictures
 from ferlab.constants import CLASS_NAMES
 from ferlab.data import preparation, reading
 from ferlab.data.layouts import find_layout
+from ferlab.data.partition import complete, people_of
 from ferlab.data.preparation import SCRATCH, prepare
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.splits import load_split
@@ -61,6 +62,29 @@ def test_folder_without_splits_is_split(tmp_path):
     for name in ("val", "test"):
         counts = described["splits"][name]["classes"].values()
         assert set(counts) <= {3, 4}, "stratified"
+
+
+def test_people_of_ck_are_in_one_split_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    for person in range(60):
+        for label in {person % 7, (person + 2) % 7}:
+            folder = tmp_path / "CK+48" / CLASS_NAMES[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            for frame in (10, 11, 12):
+                face = Image.fromarray(striped_face(label, rng))
+                face.save(folder / f"S{person:03}_{label:03}_{frame:08}.png")
+    target = tmp_path / "out"
+    target.mkdir()
+    layout = find_layout(tmp_path / "CK+48")
+    pixels = reading.read_images(layout, target, quiet=True)
+    splits = complete(preparation.usable(layout, pixels)[0], seed=0)
+    people = [set(people_of(images.files)) for images in splits.values()]
+    assert len(people) == 3 and sum(map(len, people)) == len(set.union(*people)) == 60
+    for images in splits.values():
+        assert set(images.labels) == set(range(7))
+    assert 25 <= len(splits["test"].files) <= 50 and 20 <= len(splits["val"].files) <= 50
+    with pytest.raises(UserError, match="a class is shown by too few people"):
+        complete({"val": splits["test"][np.argsort(splits["test"].labels)[:7]]}, seed=0)
 
 
 def test_images_are_known_by_content(tmp_path):
