@@ -26,7 +26,7 @@ from ferlab.constants import CLASS_NAMES
 from ferlab.files import UserError
 from ferlab.sample.dataset import sample_face
 
-DRAWN = 50  # faces of each class
+DRAWN = 50  # faces of each class at most
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -34,9 +34,10 @@ def write_images(folder: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     for label, name in enumerate(CLASS_NAMES):
         (folder / name).mkdir(parents=True)
-        faces = [sample_face(name, person, rng).astype(np.float32) for person in range(DRAWN)]
+        people = range(min(DRAWN, 1 + count // len(CLASS_NAMES)))
+        faces = [sample_face(name, person, rng).astype(np.float32) for person in people]
         for number in range(label, count, len(CLASS_NAMES)):
-            face = faces[number // len(CLASS_NAMES) % DRAWN]
+            face = faces[number // len(CLASS_NAMES) % len(faces)]
             changed = face * rng.uniform(0.7, 1.2) + rng.integers(-6, 7, face.shape)
             image = changed.clip(0, 255).astype(np.uint8)
             (folder / name / f"{number}.png").write_bytes(cv2.imencode(".png", image)[1])

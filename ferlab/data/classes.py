@@ -29,6 +29,7 @@ ORDERS = {  # the expression that each number stands for
     "ck+": (0, "neutral angry contempt disgust fear happy sad surprise"),
     "ck+csv": (0, "angry disgust fear happy sad surprise neutral contempt"),
 }
+LAST = 10**9  # words come after numbers
 FORMS_OF_THE_FLAG = "an order, pairs as joyful=happy,tired=, or a list of names"
 
 
@@ -66,7 +67,7 @@ def class_map_of(
     Raises:
         UserError: a name is unknown, numbers have no certain meaning, or the flag does not fit.
     """
-    names = sorted(names, key=lambda name: (not name.isdigit(), name.zfill(9)))
+    names = sorted(names, key=lambda name: (int(name), "") if name.isdigit() else (LAST, name))
     given = parse_class_map(flag, names) if flag else {}
     numbers = {name for name in names if name.isdigit() and name not in given}
     if numbers:

@@ -169,6 +169,7 @@ def test_other_names_in_any_case(tmp_path):
     counts, layout = found(tmp_path)
     assert counts == {"all": dict.fromkeys(CLASS_NAMES, 2)}
     assert layout.class_map["happiness"] == "happy" and layout.class_map["anger"] == "angry"
+    assert list(layout.class_map) == sorted(layout.class_map), "the same on every run"
 
 
 def test_numbers_of_fer2013_where_its_splits_say_so(tmp_path):
