@@ -7,7 +7,9 @@
 
 Writes `data/face-expression-recognition-dataset/images/train/<class>/*.jpg` and so on, and
 `data/fer2013new.csv`: what ten raters saw in each image (microsoft/FERPlus, MIT licence). What is
-complete is kept; `--force` makes it again. The same command resumes an interrupted download.
+complete, by number and size of the files, is kept; `--force` makes it again. The same command
+resumes an interrupted download. `--archive` takes the zip of any dataset that docs/data.md lists.
+Behind a proxy that signs TLS connections itself, set REQUESTS_CA_BUNDLE to its CA certificates.
 """
 
 import argparse
@@ -15,17 +17,20 @@ import http.client
 import shutil
 import sys
 import urllib.request
-from collections import Counter
 from pathlib import Path
+
+import numpy as np
 
 from ferlab import cli
 from ferlab.commands import stage_command
-from ferlab.data.archive import replace_folder, unpack
-from ferlab.data.kaggle_client import NAME, fetch_from_kaggle
+from ferlab.data.archive import is_complete, replace_folder, unpack
+from ferlab.data.complete import write_record
+from ferlab.data.kaggle_client import NAME, PROXY, fetch_from_kaggle, trusted
+from ferlab.data.layouts import Layout, find_layout
+from ferlab.data.votes import HEADER, mostly_rows, read_table
 from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
 
 DATA_DIR = Path("data")
-SPLITS = ("train", "validation", "valid", "val", "test")
 VOTES_NAME = "fer2013new.csv"
 VOTES_URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{VOTES_NAME}"
 VOTES_TIMEOUT = 20  # seconds without an answer
@@ -41,6 +46,7 @@ def draw_sample(target: Path) -> None:
         with naming_write_errors(target):
             write_sample_dataset(temporary)
             write_sample_clip(temporary)
+            write_record(temporary)
             replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -55,8 +61,6 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
     Raises:
         UserError: `source` is missing or no such table, or `path` cannot be written.
     """
-    from ferlab.data.votes import HEADER, read_table
-
     if source:
         read_table(source)
         content = source.read_bytes()
@@ -64,7 +68,8 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
         return
     else:
         try:
-            with urllib.request.urlopen(VOTES_URL, timeout=VOTES_TIMEOUT) as response:
+            options = {"timeout": VOTES_TIMEOUT, "context": trusted()}
+            with urllib.request.urlopen(VOTES_URL, **options) as response:
                 content = response.read()
             if content.split(b"\n", 1)[0].rstrip(b"\r") != HEADER.encode():
                 raise OSError("the answer is not FER+'s table")
@@ -77,6 +82,8 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
                     "trained with --targets votes; to add the votes later, run this command "
                     f"again, or get {VOTES_URL} another way and give it with --votes FILE"
                 )
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                effect = f"{PROXY}; {effect}"
             print(f"warning: the votes are not downloaded ({error}): {effect}", file=sys.stderr)
             return
     with atomic_path(path) as temporary:
@@ -85,8 +92,6 @@ def add_votes(path: Path, source: Path | None, force: bool) -> None:
 
 
 def _is_table(path: Path) -> bool:
-    from ferlab.data.votes import read_table
-
     try:
         read_table(path)
     except UserError:
@@ -94,25 +99,31 @@ def _is_table(path: Path) -> bool:
     return True
 
 
-def summary(folder: Path) -> str:
-    """Returns a table of the number of images per split and class."""
-    root = folder / "images" if (folder / "images").is_dir() else folder
-    splits = [name for name in SPLITS if (root / name).is_dir()]
-    counts = {s: Counter(path.parent.name for path in (root / s).glob("*/*")) for s in splits}
-    classes = sorted({name for count in counts.values() for name in count})
-    lines = [f"{'':10}" + "".join(f"{split:>12}" for split in splits)]
-    for name in classes:
-        lines.append(f"{name:10}" + "".join(f"{counts[s][name]:12,}" for s in splits))
-    lines.append(f"{'all':10}" + "".join(f"{counts[s].total():12,}" for s in splits))
+def summary(layout: Layout) -> str:
+    """Returns a table of the number of files per split and class."""
+    counts = {
+        split: np.bincount(layout.labels[rows], minlength=len(layout.class_names)).tolist()
+        for split, rows in layout.splits.items()
+    }
+    lines = [f"{layout.form}:", f"{'':10}" + "".join(f"{split:>12}" for split in counts)]
+    for index, name in enumerate(layout.class_names):
+        lines.append(f"{name:10}" + "".join(f"{column[index]:12,}" for column in counts.values()))
+    lines.append(f"{'all':10}" + "".join(f"{sum(column):12,}" for column in counts.values()))
     return "\n".join(lines)
 
 
-def next_command(data_dir: Path, sample: bool) -> str:
-    """Returns the command that prepares what was written to `data_dir`."""
+def next_command(data_dir: Path, sample: bool, votes: bool = False) -> str:
+    """Returns the command that prepares what was written to `data_dir`.
+
+    Args:
+        data_dir: folder of the dataset's folder.
+        sample: the dataset is the drawn one.
+        votes: the images are those of FER+'s table.
+    """
     flags = ["--source", str(data_dir / ("sample" if sample else NAME))]
     if not sample and data_dir == DATA_DIR:
         flags = []
-    elif not sample and (data_dir / VOTES_NAME).is_file():
+    elif votes and (data_dir / VOTES_NAME).is_file():
         flags += ["--votes", str(data_dir / VOTES_NAME)]
     splits = cli.DATA_DIR / "sample" if sample else cli.DATA_DIR
     return stage_command("dataset_preparation.py", *flags, data_dir=splits)
@@ -149,14 +160,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.sample and args.votes:
         arguments.error("argument --votes: not allowed with argument --sample")
     if args.votes:
-        from ferlab.data.votes import read_table
-
         read_table(args.votes)  # a wrong file is reported before a long download
     if args.archive and not args.archive.is_file():
         raise UserError(f"{args.archive} is missing; name an existing zip with --archive")
 
     target = args.data_dir / ("sample" if args.sample else NAME)
-    if target.is_dir() and not args.force:
+    if not args.force and is_complete(target, args.archive, args.sample):
         print(f"{target} is complete; --force makes it again")
     else:
         require_writable(args.data_dir)
@@ -170,8 +179,15 @@ def main(argv: list[str] | None = None) -> int:
             archive.unlink()
     if not args.sample:
         add_votes(args.data_dir / VOTES_NAME, args.votes, args.force)
-    print(summary(target))
-    print(f"wrote {target}; next: {next_command(args.data_dir, args.sample)}")
+    try:
+        layout = find_layout(target)
+    except UserError as error:  # the data is there; how to read it is the next command's flag
+        votes = False
+        print(f"to prepare it, more must be said: {error}")
+    else:
+        votes = not args.sample and mostly_rows(layout.names)
+        print(summary(layout))
+    print(f"wrote {target}; next: {next_command(args.data_dir, args.sample, votes)}")
     return 0
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import download_dataset
 from conftest import ROOT, write_pictures
+from ferlab.data.complete import write_record
 
 STAGES = """
 download_dataset.py
@@ -30,6 +31,7 @@ benchmarks/live.py --sizes 160x120 --latency-seconds 1
 benchmarks/memory_mapping.py --images 5000
 benchmarks/near_duplicates.py
 benchmarks/preparation.py --rounds 1
+benchmarks/preparation_memory.py --images 140
 benchmarks/scaling.py --script softmax.py --images 140 --epochs 1
 benchmarks/time_to_accuracy.py --epochs 1 --widths 8 16
 """
@@ -60,6 +62,7 @@ def workplace(tmp_path_factory):
     dataset = folder / "data" / download_dataset.NAME
     write_pictures(dataset / "images" / "train", per_class=12, seed=0)
     write_pictures(dataset / "images" / "validation", per_class=8, seed=1)
+    write_record(dataset)
     return folder
 
 

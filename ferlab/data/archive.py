@@ -1,4 +1,4 @@
-"""Unpacks the dataset's zip safely: nothing outside the folder, and the whole of it or nothing."""
+"""Unpacks a dataset's zip safely: nothing outside the folder, and the whole of it or nothing."""
 
 import shutil
 import zipfile
@@ -7,19 +7,24 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from ferlab.data.complete import content_of, is_of_system, recorded, sizes_of, write_record
+from ferlab.data.layouts import NoDatasetError, find_layout
 from ferlab.files import UserError
+
+KAGGLE_IMAGES = 28_821 + 7_066  # of train and validation
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpacks the dataset's zip to the folder `target`, which appears when it is complete.
+    """Unpacks a dataset's zip to the folder `target`, which appears when it is complete.
 
     Raises:
-        UserError: not a zip, not this dataset, damaged, entries that leave the folder, a full disk.
+        UserError: not a zip, no dataset in it, damaged, entries that leave the folder, a full disk.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with zipfile.ZipFile(archive) as source:
+        with opened(archive) as source:
             entries = wanted_entries(source, archive)
             need, free = sum(e.file_size for e in entries), shutil.disk_usage(target.parent).free
             if need > free:
@@ -27,20 +32,58 @@ def unpack(archive: Path, target: Path) -> None:
                     f"{target} needs {need >> 20} MB and the disk has {free >> 20} MB free; "
                     "free some space, or choose another --data-dir"
                 )
+            temporary.mkdir()
             for folder in {path_of(entry).parent for entry in entries}:
                 (temporary / folder).mkdir(parents=True, exist_ok=True)
             for entry in tqdm(entries, unit="file", desc="unpacking"):
                 (temporary / path_of(entry)).write_bytes(source.read(entry))
+        require_dataset(temporary, archive)
+        write_record(temporary)
         replace_folder(temporary, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise UserError(
-            f"{archive} is damaged or not a zip ({error}); get it again, with: "
-            "python download_dataset.py --force, or by hand for --archive"
-        ) from error
+    except DAMAGE as error:
+        raise damaged(archive, error) from error
     except OSError as error:
         raise UserError(f"cannot unpack {archive} to {target}: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def opened(archive: Path) -> zipfile.ZipFile:
+    """Returns the open zip.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return zipfile.ZipFile(archive)
+    except DAMAGE as error:
+        raise damaged(archive, error) from error
+    except OSError as error:
+        raise UserError(f"cannot read {archive}: {error.strerror}") from error
+
+
+def damaged(archive: Path, error: Exception) -> UserError:
+    """Returns the error for a zip that cannot be read."""
+    return UserError(
+        f"{archive} is damaged or not a zip ({error}); get it again, with: "
+        "python download_dataset.py --force, or by hand for --archive"
+    )
+
+
+def require_dataset(folder: Path, archive: Path) -> None:
+    """Raises a UserError if what was unpacked is no dataset at all.
+
+    A dataset that can be understood in several ways is one: the preparation asks for the flag.
+    """
+    try:
+        find_layout(folder)
+    except NoDatasetError as error:
+        raise UserError(
+            f"{archive} holds no dataset of a known form (docs/data.md lists them); "
+            "download the default one with: python download_dataset.py"
+        ) from error
+    except UserError:
+        pass
 
 
 def path_of(entry: zipfile.ZipInfo) -> PurePosixPath:
@@ -49,12 +92,12 @@ def path_of(entry: zipfile.ZipInfo) -> PurePosixPath:
 
 
 def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
-    """Returns the files to unpack: no system files, no nested second copy `images/images/`.
+    """Returns the files to unpack: no system files, no nested second copy as `images/images/`.
 
     Raises:
-        UserError: the zip is of something else, or a name in it leaves the folder.
+        UserError: a name in the zip leaves the folder.
     """
-    wanted, split_folders = [], set()
+    wanted = []
     for entry in source.infolist():
         path = path_of(entry)
         if not path.parts:  # "./", the folder itself, as some programs write it
@@ -62,18 +105,78 @@ def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipIn
         is_link = (entry.external_attr >> 16) & 0o170000 == 0o120000
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or is_link:
             raise UserError(f"{archive}: entry {entry.filename!r} leaves the folder; not unpacked")
-        junk = path.parts[0] == "__MACOSX" or path.name == ".DS_Store"
-        is_folder = entry.filename.endswith(("/", "\\"))
-        if is_folder or junk or path.parts[:2] == ("images", "images"):
-            continue
-        split_folders.update(path.parts[-3:-2])
-        wanted.append(entry)
-    if not split_folders & {"train", "test"}:
+        junk = path.parts[0] == "__MACOSX" or is_of_system(path.name)
+        if not (junk or entry.filename.endswith(("/", "\\"))):
+            wanted.append(entry)
+    names = {path_of(entry) for entry in wanted}
+    return [entry for entry in wanted if outer_path(path_of(entry)) not in names]
+
+
+def outer_path(path: PurePosixPath) -> PurePosixPath | None:
+    """Returns where the first copy of a nested second one is; None if the path is not nested.
+
+    That of `wrap/images/images/train/1.jpg` is `wrap/images/train/1.jpg`.
+    """
+    for index in range(1, len(path.parts) - 1):
+        if path.parts[index] == path.parts[index - 1]:
+            return PurePosixPath(*path.parts[:index], *path.parts[index + 1 :])
+    return None
+
+
+def is_unpacked(archive: Path, target: Path) -> bool:
+    """Returns whether `target` has each file of a zip, by name and size, and no other.
+
+    Raises:
+        UserError: the zip is none; or `target` has files of something else, which would be lost.
+    """
+    with opened(archive) as source:
+        sizes = {str(path_of(e)): e.file_size for e in wanted_entries(source, archive)}
+    there = sizes_of(target)
+    other = next((name for name in there if name not in sizes), None)
+    if other is not None:
         raise UserError(
-            f"{archive} has no train/<class>/ images, so it is another dataset; "
-            "download the right one with: python download_dataset.py"
+            f"{target / other} is not from {archive.name}; --force replaces the whole folder, or "
+            "choose another --data-dir"
         )
-    return wanted
+    return there == sizes
+
+
+def is_complete(target: Path, archive: Path | None, sample: bool) -> bool:
+    """Returns whether `target` holds the whole dataset; prints what is wrong if it holds a part.
+
+    By number and size of the files: compared with the zip `archive`, else with what was recorded
+    when the folder was made, else with what Kaggle's dataset has.
+
+    Raises:
+        UserError: the folder holds something else, which would be lost.
+    """
+    if not target.is_dir() or not any(target.iterdir()):
+        return False
+    there = content_of(target)
+    if archive:
+        complete = is_unpacked(archive, target)
+        wanted = ""
+    elif (record := recorded(target)) is not None:
+        complete = there == record
+        wanted = f" of {record.files:,} files, {record.size:,} bytes"
+    elif sample:
+        complete, wanted = False, ""
+    elif (complete := _has_all_of_kaggle(target)) is False:
+        raise UserError(
+            f"{target} has {there.files:,} files, and Kaggle's dataset {KAGGLE_IMAGES:,}; check it "
+            "against its zip with --archive FILE.zip, replace it with --force, or use it as it is "
+            "with: python dataset_preparation.py"
+        )
+    if not complete:
+        print(f"{target} is not complete: {there.files:,} files, {there.size:,} bytes{wanted}")
+    return complete
+
+
+def _has_all_of_kaggle(target: Path) -> bool:
+    try:
+        return len(find_layout(target).names) == KAGGLE_IMAGES
+    except UserError:
+        return False
 
 
 def replace_folder(new: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,10 @@ BY_HAND = (
     f"or download the zip from kaggle.com/datasets/{DATASET} by hand and run: "
     "python download_dataset.py --archive FILE.zip"
 )
+PROXY = (
+    "a proxy signs the connection with a certificate that Python does not know; name the file of "
+    "the proxy's CA certificates in the environment: REQUESTS_CA_BUNDLE=/path/to/ca.pem"
+)
 FAULTS = (  # what Kaggle's client prints, the most specific first, and its meaning
     (r"No module named", "kaggle is not fully installed; run: pip install -r requirements.txt"),
     (r"kaggle\.json", "this kaggle client wants a login; run: pip install 'kaggle>=2'"),
@@ -21,6 +26,7 @@ FAULTS = (  # what Kaggle's client prints, the most specific first, and its mean
     (r"\b403\b|don't have access", f"Kaggle refused the download; try later, {BY_HAND}"),
     (r"\b429\b|rate limited|Kaggle's side", f"Kaggle is busy; try again later, {BY_HAND}"),
     (r"No space left", "the disk is full; free some space and run the same command again"),
+    (r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError|self-signed", f"{PROXY}; {BY_HAND}"),
     (
         r"Connect|ReadTimeout|ProxyError|Max retries|IncompleteRead",
         f"the connection to Kaggle failed; run the same command again to resume, {BY_HAND}",
@@ -56,6 +62,19 @@ def fetch_from_kaggle(folder: Path, force: bool) -> Path:
     if status != 0 or not archive.is_file():
         raise UserError(explain([line for line in output if line]))
     return archive
+
+
+def trusted() -> ssl.SSLContext:
+    """Returns the certificates to trust: also those that Kaggle's client is told to trust.
+
+    Raises:
+        OSError: the file or folder that REQUESTS_CA_BUNDLE names cannot be read.
+    """
+    context = ssl.create_default_context()
+    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
+        kind = "capath" if os.path.isdir(bundle) else "cafile"
+        context.load_verify_locations(**{kind: bundle})
+    return context
 
 
 def explain(output: list[str]) -> str:

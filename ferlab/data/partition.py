@@ -1,77 +1,170 @@
 """Splits made of one folder of images, and duplicates removed across splits."""
 
+import re
+import warnings
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from ferlab.constants import CLASS_NAMES
-from ferlab.data.images import Images
-from ferlab.data.splits import SPLITS, gray_levels
+from ferlab.data.splits import SPLITS
 from ferlab.files import UserError
+
+VAL_FRACTION_OF_TRAIN = 0.1  # where the dataset has no validation images
+TEST_FRACTION_OF_VAL = 0.5  # where the dataset has no test images
+CK_FILE = re.compile(r"(?:.*/)?(S\d{3,4})_\d{3}_\d{8}\.\w+")  # person, sequence, frame
+TEST_FRACTION_OF_ALL = 0.1  # where the dataset has no splits
+
+
+@dataclass(frozen=True)
+class Images:
+    """The usable images of one split, in the order of the layout.
+
+    Attributes:
+        files: object `(N,)`, paths relative to the dataset.
+        labels: int64 `(N,)`, indices into the classes.
+        rows: int64 `(N,)`, indices into the layout.
+        keys: S16 `(N,)`, a digest of each image: equal keys, equal images.
+    """
+
+    files: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+    keys: np.ndarray
+
+    def __getitem__(self, index: Sequence[int] | np.ndarray) -> "Images":
+        columns = (self.files, self.labels, self.rows, self.keys)
+        return Images(*(column[index] for column in columns))
+
+
+def complete(splits: dict[str, Images], seed: int) -> dict[str, Images]:
+    """Returns train, val and test, as far as the dataset's splits allow.
+
+    Without test, half of val becomes test; without val, a tenth of train becomes val; without
+    splits, a tenth each becomes val and test. Each is stratified, drawn by `seed`.
+
+    Raises:
+        UserError: a class has too few images to split.
+    """
+    splits = dict(splits)
+    if "all" in splits:
+        splits["train"], splits["test"] = carve(splits.pop("all"), TEST_FRACTION_OF_ALL, seed)
+    if "val" in splits and "test" not in splits:
+        splits["val"], splits["test"] = carve(splits["val"], TEST_FRACTION_OF_VAL, seed)
+    elif "train" in splits and "val" not in splits:
+        splits["train"], splits["val"] = carve(splits["train"], VAL_FRACTION_OF_TRAIN, seed)
+    return splits
 
 
 def carve(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     """Splits images into a remainder and a stratified, seeded `fraction` of them.
 
+    Where the files are CK+'s, a person is in one of the two alone.
+
     Raises:
-        UserError: a class has too few images for both parts.
+        UserError: a class has too few images, or people, for both parts.
     """
+    rows, people = np.arange(len(images.labels)), people_of(images.files)
     try:
-        rest, carved = train_test_split(
-            np.arange(len(images.labels)),
-            test_size=fraction,
-            stratify=images.labels.numpy(),
-            random_state=seed,
-        )
+        if people is None:
+            rest, carved = train_test_split(
+                rows, test_size=fraction, stratify=images.labels, random_state=seed
+            )
+        else:
+            rest, carved = _carve_people(rows, images.labels, people, fraction, seed)
     except ValueError as error:
         raise UserError(f"too few images of a class to split them: {error}") from error
     return images[np.sort(rest)], images[np.sort(carved)]
 
 
-def pixel_keys(images: Images) -> list[bytes]:
-    """Returns each image's pixels as a hashable key: equal keys, equal images."""
-    return [row.tobytes() for row in gray_levels(images.images).numpy()]
+def _carve_people(
+    rows: np.ndarray, labels: np.ndarray, people: list[str], fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of the remainder and those of about a `fraction`, of other people.
+
+    Raises:
+        ValueError: one of them lacks a class.
+    """
+    folds = StratifiedGroupKFold(round(1 / fraction), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a class with few images, checked below
+        rest, carved = next(folds.split(rows, labels, people))
+    for part in (rest, carved):
+        if len(np.unique(labels[part])) < len(np.unique(labels)):
+            raise ValueError("a class is shown by too few people; leave it out with --classes")
+    return rest, carved
 
 
-def remove_duplicates(splits: dict[str, Images], keep: bool) -> tuple[dict[str, Images], dict]:
+def people_of(files: Sequence[str]) -> list[str] | None:
+    """Returns the person of each image by CK+'s names of files; None if one is not such a name."""
+    people = []
+    for file in files:
+        match = CK_FILE.fullmatch(file)
+        if match is None:
+            return None
+        people.append(match[1])
+    return people
+
+
+def remove_duplicates(
+    splits: dict[str, Images], keep: bool, class_names: Sequence[str]
+) -> tuple[dict[str, Images], dict]:
     """Removes images from train that are also in val or test, and from val those also in test.
 
     Args:
         splits: the images of each split.
         keep: report only, remove nothing.
+        class_names: the classes' names.
 
     Returns:
         The splits, and a report: how many were removed from each split, how many copies are
         within one split, how many images of val and test were also in train, and the groups of
         identical images whose labels differ.
     """
-    names: dict[bytes, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-    seen: set[bytes] = set()
+    last_first = [name for name in reversed(SPLITS) if name in splits]
+    keys = np.concatenate([splits[name].keys for name in last_first])
+    found, groups = np.unique(keys, return_inverse=True)
+    ends = np.cumsum([len(splits[name].keys) for name in last_first])
+    groups_of = dict(zip(last_first, np.split(groups, ends[:-1]), strict=True))
+    in_train_split = np.zeros(len(found), dtype=bool)
+    in_train_split[groups_of.get("train", [])] = True
+    seen = np.zeros(len(found), dtype=bool)
     result, removed, within, in_train = {}, {}, {}, {}
-    all_keys = {split: pixel_keys(images) for split, images in splits.items()}
-    train_keys = set(all_keys.get("train", ()))
-    for split in reversed([name for name in SPLITS if name in splits]):
-        images, keys = splits[split], all_keys[split]
-        for key, label, file in zip(keys, images.labels.tolist(), images.files, strict=True):
-            names[key][label].append(file)
-        fresh = [row for row, key in enumerate(keys) if keep or key not in seen]
-        result[split] = images[fresh]
-        removed[split] = len(keys) - len(fresh)
-        within[split] = len(fresh) - len({keys[row] for row in fresh})
+    for split in last_first:
+        own = groups_of[split]
+        fresh = np.flatnonzero(~seen[own] | keep)
+        result[split] = splits[split][fresh]
+        removed[split] = len(own) - len(fresh)
+        within[split] = len(fresh) - len(np.unique(own[fresh]))
         if split != "train":
-            in_train[split] = sum(keys[row] in train_keys for row in fresh)
-        seen.update(keys)
-    conflicts = [
-        {CLASS_NAMES[label]: files for label, files in sorted(by_label.items())}
-        for by_label in names.values()
-        if len(by_label) > 1
-    ]
+            in_train[split] = int(in_train_split[own[fresh]].sum())
+        seen[own] = True
     report = {
         "kept": keep,
         "removed": removed,
         "within_split": within,
         "in_train": in_train,
-        "conflicts": conflicts,
+        "conflicts": _conflicts([splits[name] for name in last_first], groups, class_names),
     }
     return {split: result[split] for split in SPLITS if split in result}, report
+
+
+def _conflicts(
+    parts: list[Images], groups: np.ndarray, class_names: Sequence[str]
+) -> list[dict[str, list[str]]]:
+    """Returns the files by class of each group of identical images whose labels differ."""
+    labels = np.concatenate([part.labels for part in parts])
+    files = np.concatenate([part.files for part in parts])
+    least = np.full(groups.max() + 1, len(class_names))
+    most = np.full(groups.max() + 1, -1)
+    np.minimum.at(least, groups, labels)
+    np.maximum.at(most, groups, labels)
+    by_group: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in np.flatnonzero((least < most)[groups]):
+        by_group[groups[row]][labels[row]].append(files[row])
+    return [
+        {class_names[label]: names for label, names in sorted(by_label.items())}
+        for by_label in by_group.values()
+    ]

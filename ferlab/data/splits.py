@@ -14,9 +14,11 @@ import torch
 from ferlab.commands import preparation_command
 from ferlab.constants import CLASS_NAMES as CLASS_NAMES
 from ferlab.constants import IMAGE_SIZE, RATERS
+from ferlab.data.split_writer import write_split_file
 from ferlab.files import UserError, atomic_path
 
 SPLITS = ("train", "val", "test")
+PART = 1024  # images written at once
 OPTIONAL = ("votes", "majority", "agreement")
 
 
@@ -102,9 +104,11 @@ def save_splits(splits: dict[str, Split], data_dir: str | os.PathLike) -> None:
     with ExitStack() as written:
         for name, split in splits.items():
             temporary = written.enter_context(atomic_path(split_path(data_dir, name)))
-            content = {name: tensor.contiguous() for name, tensor in split.tensors().items()}
-            content["class_names"] = list(split.class_names)
-            temporary.write_bytes(serialised(content))
+            tensors = split.tensors()
+            images = tensors.pop("images")
+            write_split_file(
+                temporary, images.split(PART), tensors, tuple(images.shape), split.class_names
+            )
 
 
 def save_tensors(content: dict, path: str | os.PathLike) -> None:

@@ -13,16 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from ferlab.constants import CLASS_NAMES, RATERS
+from ferlab.data.classes import canonical
 from ferlab.files import UserError
 
 HEADER = (
     "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 )
 COLUMNS = HEADER.split(",")[2:]  # the counts; NF: not a face
-CLASS_COLUMNS = [  # of CLASS_NAMES
-    COLUMNS.index(name)
-    for name in ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
-]
+EXPRESSIONS = 8  # of the columns are expressions
 ROWS = 35_887  # of fer2013.csv
 LEAST_AGREEMENT = 0.5  # of label and majority: 0.67 with the right rows, 0.18 shifted by one
 REMEDY = (
@@ -85,32 +83,60 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def mostly_rows(files: Sequence[str]) -> bool:
+    """Returns whether the names of most files are rows of fer2013.csv, see `row_numbers`."""
+    return 2 * sum(_row(file) is not None for file in files) > len(files)
+
+
 def row_numbers(files: Sequence[str]) -> np.ndarray:
-    """Returns the row of each image: int64 `(N,)`, the number that is its file's name.
+    """Returns the row of each image: int64 `(N,)`.
+
+    It is the number that is the file's name, as 12.jpg, or FER+'s own fer0000012.png.
 
     Raises:
         UserError: a name is not a number of the table.
     """
-    stems = [Path(file).stem for file in files]
-    for file, stem in zip(files, stems, strict=True):
-        if not re.fullmatch(r"\d+", stem) or int(stem) >= ROWS:
+    rows = [_row(file) for file in files]
+    for file, row in zip(files, rows, strict=True):
+        if row is None:
             raise UserError(
                 f"{file} has no votes: its name is not a row of fer2013.csv, 0 to {ROWS - 1}; "
                 "prepare this dataset with --no-votes"
             )
-    return np.array(stems, dtype=np.int64)
+    return np.array(rows, dtype=np.int64)
 
 
-def summarise(counts: np.ndarray) -> Votes:
-    """Returns the votes on images from their counts, int64 `(N, 10)`, columns as in COLUMNS."""
+def _row(file: str) -> int | None:
+    match = re.fullmatch(r"(?:.*/)?(?:fer)?(\d{1,9})(?:\.[^/]*)?", file)
+    return int(match[1]) if match and int(match[1]) < ROWS else None
+
+
+def summarise(counts: np.ndarray, class_names: Sequence[str] = CLASS_NAMES) -> Votes:
+    """Returns the votes on images.
+
+    Args:
+        counts: int64 `(N, 10)`, columns as in COLUMNS.
+        class_names: the classes. Votes for other expressions are left out; contempt that is no
+            class still counts as a majority for another expression.
+
+    Raises:
+        UserError: raters had no such class to choose.
+    """
+    column_of = {canonical(name): index for index, name in enumerate(COLUMNS[:EXPRESSIONS])}
+    absent = [name for name in class_names if name not in column_of]
+    if absent:
+        raise UserError(
+            f"FER+ has no votes for {', '.join(absent)}; prepare this dataset with --no-votes"
+        )
+    columns = [column_of[name] for name in class_names]
     rows = np.arange(len(counts))
     left = np.where(counts == 1, 0, counts)
     winner = left.argmax(1)
     decided = 2 * left[rows, winner] > left.sum(1)
     class_of = np.full(len(COLUMNS), -1)
-    class_of[CLASS_COLUMNS] = range(len(CLASS_NAMES))
-    expression = decided & (winner <= COLUMNS.index("contempt"))
-    ours = counts[:, CLASS_COLUMNS]
+    class_of[columns] = range(len(columns))
+    expression = decided & ((class_of[winner] >= 0) | (winner == COLUMNS.index("contempt")))
+    ours = counts[:, columns]
     return Votes(
         votes=(ours / np.maximum(ours.sum(1, keepdims=True), 1)).astype(np.float32),
         majority=np.where(decided, class_of[winner], -1),

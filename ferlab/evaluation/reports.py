@@ -201,18 +201,19 @@ def _agreement_table(numbers: dict, split: str) -> list[str]:
 
 
 def _class_table(per_class: dict[str, dict]) -> list[str]:
-    lines = [f"{'':10}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}"]
+    names = max(10, *(len(name) + 1 for name in per_class))
+    lines = [f"{'':{names}}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}"]
     for name, numbers in per_class.items():
         ratios = "".join(f"{numbers[key]:10.4f}" for key in ("precision", "recall", "f1"))
-        lines.append(f"{name:10}{ratios}{numbers['support']:10,}")
+        lines.append(f"{name:{names}}{ratios}{numbers['support']:10,}")
     return lines
 
 
 def _matrix(matrix: list[list[int]], class_names: list[str]) -> list[str]:
     width = max(9, *(len(name) + 1 for name in class_names))
-    lines = [" " * 10 + "".join(f"{name:>{width}}" for name in class_names)]
+    lines = [" " * (width + 1) + "".join(f"{name:>{width}}" for name in class_names)]
     for name, row in zip(class_names, matrix, strict=True):
-        lines.append(f"{name:10}" + "".join(f"{count:{width},}" for count in row))
+        lines.append(f"{name:{width + 1}}" + "".join(f"{count:{width},}" for count in row))
     return lines
 
 

@@ -1,15 +1,18 @@
 """The data contract: preprocessing, split files, and what is refused."""
 
 import errno
+import io
+import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import make_split, with_votes
+from ferlab.data import splits
 from ferlab.data.preprocessing import preprocess
+from ferlab.data.split_writer import write_split_file
 from ferlab.data.splits import CLASS_NAMES, SPLITS, load_split, save_splits, split_path
 from ferlab.files import UserError
 
@@ -52,15 +55,28 @@ def test_splits_of_two_runs_never_lie_side_by_side(tmp_path, monkeypatch):
     save_splits({name: make_split(2, seed=0) for name in SPLITS}, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def disk_is_full(path, content):
+    def disk_is_full(path, *others):
         if "test" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return path.open("wb").write(content)
+        return write_split_file(path, *others)
 
-    monkeypatch.setattr(Path, "write_bytes", disk_is_full)
+    monkeypatch.setattr(splits, "write_split_file", disk_is_full)
     with pytest.raises(UserError, match=r"cannot write .*test_data\.pt: No space left"):
         save_splits({name: make_split(2, seed=1) for name in SPLITS}, tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_split_file_is_what_torch_writes_and_a_sound_zip(tmp_path):
+    split = make_split(2, seed=3, votes=True)
+    save_splits({"val": split}, tmp_path)
+    expected = io.BytesIO()
+    torch.save({**split.tensors(), "class_names": list(split.class_names)}, expected)
+    with zipfile.ZipFile(expected) as ours, zipfile.ZipFile(tmp_path / "val_data.pt") as written:
+        assert written.testzip() is None, "the checksums are those of the bytes"
+        names = [name for name in ours.namelist() if "serialization_id" not in name]
+        assert names == [n for n in written.namelist() if "serialization_id" not in n]
+        assert all(ours.read(name) == written.read(name) for name in names)
+    assert [path.name for path in tmp_path.iterdir()] == ["val_data.pt"]
 
 
 def test_votes_survive_the_disk(tmp_path):

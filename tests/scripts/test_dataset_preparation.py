@@ -132,19 +132,21 @@ def test_any_format_size_and_colour(source, tmp_path):
         torch.testing.assert_close(faces[index], from_grey)
 
 
-def test_unusable_images_are_skipped_and_listed(source, tmp_path):
+def test_unusable_images_are_skipped_and_listed(source, tmp_path, capsys):
     folder = source / "images" / "train" / "sad"
     Image.new("L", (48, 48), 0).save(folder / "50.png")
     (folder / "51.png").write_bytes(b"not an image")
     whole = (folder / "0.png").read_bytes()
     (folder / "52.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "notes.txt").write_text("not read at all")
+    (folder / "notes.txt").write_text("images are known by their content")
     described = prepare(source, tmp_path / "out")
+    assert "files left out: 2 not an image, 1 " in capsys.readouterr().out
     reasons = {entry["file"].split("/")[-1]: entry["reason"] for entry in described["skipped"]}
     assert reasons["50.png"] == "all pixels are equal"
     assert reasons["51.png"] == "not an image"
     assert reasons["52.png"].startswith("unreadable")
-    assert len(reasons) == 3
+    assert reasons["notes.txt"] == "not an image"
+    assert len(reasons) == 4
     assert described["splits"]["train"]["classes"]["sad"] == 6
 
 
@@ -177,10 +179,14 @@ def test_identical_pixels_are_never_in_two_splits(tmp_path, capsys):
 
 
 def test_unknown_and_missing_class_folders(capsys, source, tmp_path):
-    train = source / "images" / "train"
-    (train / "sad").rename(train / "sadness")
+    images = source / "images"
+    (images / "train" / "sad").rename(images / "train" / "gloomy")
     line = refuse(capsys, source, tmp_path / "out")
-    assert "unknown sadness and missing sad" in line and str(train) in line
+    assert f"{images}: unknown class gloomy" in line and "--class-map gloomy=CLASS" in line
+    shutil.rmtree(images / "train" / "gloomy")
+    line = refuse(capsys, source, tmp_path / "out")
+    assert "train split: no usable image in sad" in line
+    assert "--classes angry,disgust,fear,happy,neutral,surprise" in line
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -194,9 +200,13 @@ def test_class_without_usable_images(capsys, source, tmp_path):
 def test_sources_that_are_no_dataset(capsys, source, tmp_path):
     line = refuse(capsys, tmp_path / "none", tmp_path / "out")
     assert "is missing; get it with: python download_dataset.py" in line
-    assert "has no train/ folder" in refuse(capsys, tmp_path, tmp_path / "out")
+    (tmp_path / "other" / "letters").mkdir(parents=True)
+    line = refuse(capsys, tmp_path / "other", tmp_path / "out")
+    assert "holds no dataset of a known form" in line and "python download_dataset.py" in line
     shutil.rmtree(source / "images" / "validation")
-    assert "neither validation/ nor test/" in refuse(capsys, source, tmp_path / "out")
+    line = refuse(capsys, source, tmp_path / "out")
+    train = source / "images" / "train"
+    assert "neither a validation nor a test folder" in line and f"--source {train}" in line
 
 
 def test_too_few_images_to_split(capsys, tmp_path):
@@ -328,6 +338,65 @@ def test_downloaded_table_is_taken_with_the_downloaded_dataset_alone(
     assert votes_of("--no-votes") is None
     with pytest.raises(SystemExit, match="2"):
         dataset_preparation.main(["--no-votes", "--votes", "data/fer2013new.csv"])
+
+
+FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+@pytest.fixture
+def fer2013_csv(tmp_path):
+    """A stand-in for fer2013.csv whose row r has the label that row r of the table's raters see."""
+    rng, lines = np.random.default_rng(0), ["emotion,pixels,Usage"]
+    for row in range(84):
+        usage = ("Training", "PublicTest", "PrivateTest")[row // 28]
+        pixels = " ".join(map(str, striped_face(row % 7, rng).ravel()))
+        lines.append(f"{FER2013.index(CLASS_NAMES[row % 7])},{pixels},{usage}")
+    path = tmp_path / "fer2013.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_rows_of_fer2013_csv_have_votes(fer2013_csv, votes_table, tmp_path, monkeypatch, capsys):
+    rows = {28: CONTEMPT, 56: UNDECIDED}
+    table = change_rows(votes_table, tmp_path / "table.csv", rows)
+    described = prepare(fer2013_csv, tmp_path / "out", "--votes", table)
+    assert sizes(tmp_path / "out") == {"train": 28, "val": 28, "test": 28}
+    assert described["votes"]["label_agrees_with_majority"] == 1
+    val = load_split(tmp_path / "out", "val")
+    assert val.labels.tolist() == [label for label in range(7) for _ in range(4)]
+    assert val.majority.tolist() == [-1, *val.labels.tolist()[1:]] and val.agreement[0] == 8
+    assert described["layout"] == {
+        "form": "CSV of pixels, fer2013.csv",
+        "root": fer2013_csv.as_posix(),
+        "class_map": {str(number): name for number, name in enumerate(FER2013)},
+        "images": {"train": 28, "val": 28, "test": 28},
+        "left_out": {},
+    }
+    printed = capsys.readouterr().out
+    assert printed.index("found: CSV of pixels, fer2013.csv") < printed.index("class     ")
+    assert "class map: 0 -> angry, 1 -> disgust" in printed
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    shutil.copy(votes_table, tmp_path / "data")
+    assert prepare(fer2013_csv, tmp_path / "out")["votes"] is None, "not all rows of FER2013"
+    monkeypatch.setattr(dataset_preparation, "ROWS", 84)
+    assert prepare(fer2013_csv, tmp_path / "out")["votes"]["file"] == "data/fer2013new.csv"
+    assert prepare(fer2013_csv, tmp_path / "out", "--no-votes")["votes"] is None
+
+
+def test_votes_for_some_of_the_classes(fer2013_csv, votes_table, tmp_path, capsys):
+    flags = ["--votes", votes_table, "--classes", "happy,neutral,sad"]
+    described = prepare(fer2013_csv, tmp_path / "out", *flags)
+    val = load_split(tmp_path / "out", "val")
+    assert val.votes.shape == (12, 3) and val.majority.tolist() == val.labels.tolist()
+    # seven raters of ten see the label, two the next class: happy, neutral; neutral, sad; sad, none
+    expected = [[7 / 9, 2 / 9, 0]] * 4 + [[0, 7 / 9, 2 / 9]] * 4 + [[0, 0, 1]] * 4
+    torch.testing.assert_close(val.votes, torch.tensor(expected))
+    assert described["votes"]["splits"]["val"] == {"majority": 12, "contempt": 0}
+    flags = ["--votes", votes_table, "--class-map", "bored,disgust,fear,happy,sad,glad,neutral"]
+    line = refuse(capsys, fer2013_csv, tmp_path / "out", *flags)
+    assert "FER+ has no votes for bored, glad" in line and "--no-votes" in line
 
 
 @pytest.mark.slow

@@ -6,18 +6,25 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import dataset_preparation
 import download_dataset
-from conftest import ROOT, assert_one_line_error
+from conftest import ROOT, assert_one_line_error, striped_face
+from ferlab.data import archive as archive_module
 from ferlab.data import kaggle_client, votes
+from ferlab.data.complete import RECORD
 from ferlab.data.splits import CLASS_NAMES
 
 NAME = download_dataset.NAME
@@ -25,6 +32,7 @@ VOTES = download_dataset.VOTES_NAME
 NO_SERVER = "http://127.0.0.1:1/votes.csv"
 ROW = "Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0\n"
 TABLE = (votes.HEADER + "\n" + votes.ROWS * ROW).encode()
+TLS = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate in chain"
 OLDER = TABLE.replace(b"fer0000000", b"fer0000001")
 
 
@@ -66,7 +74,9 @@ def refused(capsys, *args):
 
 
 def content(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+    """Returns the files by their path, without the record that the folder is complete."""
+    files = (path for path in folder.rglob("*.*") if path.name != RECORD)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_archive_is_unpacked_without_the_second_copy(capsys, archive, tmp_path):
@@ -111,6 +121,108 @@ def test_complete_is_skipped_and_force_redoes(capsys, archive, tmp_path):
     assert run("--archive", archive, "--data-dir", data, "--force") == 0
     assert content(data / NAME) != first
     assert [p.name for p in data.iterdir()] == [NAME]
+
+
+def test_empty_and_half_filled_folders_are_filled(capsys, archive, tmp_path, monkeypatch):
+    target = tmp_path / "data" / NAME
+    target.mkdir(parents=True)
+    assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
+    whole = content(target)
+    assert len(whole) == 14
+    for record in (True, False):
+        shutil.rmtree(target / "images" / "validation")
+        (target / "images" / "train" / "sad" / "1.jpg").write_bytes(b"half")
+        if not record:
+            (target / RECORD).unlink()
+        capsys.readouterr()
+        assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
+        assert f"{target} is not complete: 7 files" in capsys.readouterr().out
+        assert content(target) == whole
+
+    def fetch(folder, force):
+        return Path(shutil.copy(archive, folder / "fetched.zip"))
+
+    monkeypatch.setattr(download_dataset, "fetch_from_kaggle", fetch)
+    (target / "images" / "train" / "sad" / "1.jpg").unlink()
+    assert run("--data-dir", tmp_path / "data") == 0
+    assert "13 files, 520 bytes of 14 files, 560 bytes" in capsys.readouterr().out
+    assert content(target) == whole
+    shutil.rmtree(target)
+    target.mkdir()
+    assert run("--data-dir", tmp_path / "data") == 0
+    assert content(target) == whole
+
+
+def test_what_is_complete_is_unpacked_once(archive, tmp_path, monkeypatch):
+    unpacked = []
+    monkeypatch.setattr(
+        download_dataset,
+        "unpack",
+        lambda source, target: unpacked.append(target) or archive_module.unpack(source, target),
+    )
+    for _ in range(3):
+        assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
+        assert run("--data-dir", tmp_path / "data") == 0
+    (tmp_path / "data" / NAME / RECORD).unlink()
+    (tmp_path / "data" / NAME / "images" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "data" / NAME / "images" / "train" / "sad" / "Thumbs.db").write_bytes(b"x")
+    assert run("--archive", archive, "--data-dir", tmp_path / "data") == 0
+    assert len(unpacked) == 1
+
+
+def test_a_folder_of_something_else_is_not_replaced(capsys, archive, tmp_path, monkeypatch):
+    target = tmp_path / "data" / NAME
+    (target / "images" / "train" / "happy").mkdir(parents=True)
+    (target / "images" / "train" / "happy" / "mine.jpg").write_bytes(b"x")
+    line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data")
+    assert "happy/mine.jpg is not from faces.zip; --force" in line
+    line = refused(capsys, "--data-dir", tmp_path / "data")
+    assert "has 1 files, and Kaggle's dataset 35,887" in line
+    assert "--archive FILE.zip" in line and "--force" in line
+    assert list(content(target)) == ["images/train/happy/mine.jpg"]
+    for split in ("train", "validation"):
+        for name in CLASS_NAMES:
+            (target / "images" / split / name).mkdir(parents=True, exist_ok=True)
+            (target / "images" / split / name / "1.jpg").write_bytes(b"x")
+    monkeypatch.setattr(archive_module, "KAGGLE_IMAGES", 15)
+    assert run("--data-dir", tmp_path / "data") == 0, "by hand, and all of it"
+
+
+@pytest.mark.parametrize("wrap", ["wrap", "wrap/images", "images/images", "a/images/images"])
+def test_wrapped_zip_is_prepared_afterwards(capsys, tmp_path, monkeypatch, wrap):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for split, images in (("train", 4), ("validation", 4)):
+            for label, name in enumerate(CLASS_NAMES):
+                for number in range(images):
+                    file = io.BytesIO()
+                    Image.fromarray(striped_face(label, rng)).save(file, "PNG")
+                    path = f"{split}/{name}/{number}.png"
+                    archive.writestr(f"{wrap}/{path}", file.getvalue())
+                    archive.writestr(f"{wrap}/{wrap.split('/')[-1]}/{path}", file.getvalue())
+    assert run("--archive", "faces.zip") == 0
+    printed = capsys.readouterr().out
+    assert "class folders within train, validation:" in printed
+    assert printed.splitlines()[-1].endswith("; next: python dataset_preparation.py")
+    assert len([name for name in content(Path("data") / NAME) if name.endswith(".png")]) == 56
+    assert dataset_preparation.main(["--quiet"]) == 0
+    assert "files: train 28, val 28" in capsys.readouterr().out
+
+
+def test_zips_of_other_forms(capsys, tmp_path):
+    with zipfile.ZipFile(tmp_path / "fer.zip", "w") as archive:
+        rows = [f"{label},1 2 3 4,Training\n" for label in range(7)]
+        archive.writestr("fer2013/fer2013.csv", "emotion,pixels,Usage\n" + "".join(rows))
+    assert run("--archive", tmp_path / "fer.zip", "--data-dir", tmp_path / "fer") == 0
+    assert "CSV of pixels, fer2013.csv:" in capsys.readouterr().out
+    with zipfile.ZipFile(tmp_path / "numbers.zip", "w") as archive:
+        for number in range(8):
+            archive.writestr(f"train/{number}/1.jpg", b"x")
+            archive.writestr(f"test/{number}/1.jpg", b"x")
+    assert run("--archive", tmp_path / "numbers.zip", "--data-dir", tmp_path / "numbers") == 0
+    assert "to prepare it, more must be said" in (printed := capsys.readouterr().out)
+    assert "--class-map affectnet (" in printed
 
 
 def test_failed_force_keeps_the_old_dataset(capsys, archive, tmp_path):
@@ -177,7 +289,8 @@ def test_foreign_and_missing_zip(capsys, tmp_path):
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("letters/a.txt", "a")
     line = refused(capsys, "--archive", other, "--data-dir", tmp_path / "data")
-    assert "has no train/<class>/ images" in line
+    assert "other.zip holds no dataset of a known form" in line
+    assert not list((tmp_path / "data").iterdir())
     line = refused(capsys, "--archive", tmp_path / "none.zip", "--data-dir", tmp_path / "data")
     assert "none.zip is missing" in line
 
@@ -226,7 +339,14 @@ def test_sample(capsys, tmp_path, monkeypatch):
     )
     assert run("--sample", "--data-dir", tmp_path) == 0
     assert "--source" in capsys.readouterr().out
-    assert {p.name for p in (tmp_path / "sample").iterdir()} == {"images", "clip.mp4", "clip.csv"}
+    names = {RECORD, "images", "clip.mp4", "clip.csv"}
+    assert {path.name for path in (tmp_path / "sample").iterdir()} == names
+    assert run("--sample", "--data-dir", tmp_path) == 0
+    assert "is complete; --force makes it again" in capsys.readouterr().out
+    next((tmp_path / "sample" / "images" / "train" / "sad").iterdir()).unlink()
+    assert run("--sample", "--data-dir", tmp_path) == 0
+    assert "sample is not complete: 29 files" in capsys.readouterr().out
+    assert len(content(tmp_path / "sample")) == 30
 
     def fails(folder):
         folder.mkdir()
@@ -330,6 +450,29 @@ def test_votes_that_do_not_come(capsys, votes_server, archive, tmp_path, answer,
     line = warning(capsys)
     assert reason in line and "--targets votes" in line and "--votes FILE" in line
     assert [p.name for p in (tmp_path / "data").iterdir()] == [NAME]
+
+
+def test_votes_behind_a_proxy_that_signs_connections(capsys, archive, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+
+    def untrusted(url, timeout, context):
+        raise urllib.error.URLError(ssl.SSLCertVerificationError(1, TLS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("urllib.request.urlopen", untrusted)
+        assert run("--archive", archive, "--data-dir", data) == 0
+    assert "REQUESTS_CA_BUNDLE=/path/to/ca.pem" in warning(capsys)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    assert run("--data-dir", data) == 0
+    assert "No such file" in warning(capsys)
+    loaded = []
+    with monkeypatch.context() as patch:
+        locate = lambda context, **given: loaded.append(given)  # noqa: E731
+        patch.setattr(ssl.SSLContext, "load_verify_locations", locate)
+        for bundle in (archive, data):
+            patch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+            kaggle_client.trusted()
+    assert loaded == [{"cafile": str(archive)}, {"capath": str(data)}]
 
 
 def test_votes_without_a_network(capsys, archive, tmp_path):
@@ -539,6 +682,7 @@ LOGIN = "Authentication required to call the Kaggle API."
         ([LOGIN, "The resource was not found. Check the spelling."], "has no dataset"),
         ([LOGIN, "You have been rate limited. Wait a little while."], "is busy"),
         (["This is a problem on Kaggle's side, not with your command."], "is busy"),
+        ([LOGIN, TLS], "REQUESTS_CA_BUNDLE=/path/to/ca.pem"),
         (["Something", "else"], "Kaggle's client failed: else"),
         ([], "Kaggle's client failed: no message"),
     ],

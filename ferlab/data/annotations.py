@@ -1,0 +1,139 @@
+"""Datasets with label files of their own: RAF-DB, AffectNet's numbered files, CK+."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ferlab.data.found import Found, files_below, split_of, subfolders
+from ferlab.data.tables import AFFECTNET_OTHER
+from ferlab.files import UserError
+
+RAF_LISTS = ("list_patition_label.txt", "list_partition_label.txt")  # the first is RAF-DB's own
+CK_LABELS = ("Emotion", "Emotion_labels")
+CK_IMAGES = ("cohn-kanade-images", "extended-cohn-kanade-images")
+CK_LABEL_FILE = re.compile(r"(S\d+)_(\d+)_(\d+)_emotion\.txt")
+NOT_THERE = "listed, but the file is not there"
+
+
+def raf_list(root: Path) -> Path | None:
+    """Returns RAF-DB's list of labels in `root`; None if it is not there."""
+    paths = [root / folder / name for folder in (".", "EmoLabel") for name in RAF_LISTS]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_raf_db(root: Path, base: Path) -> Found:
+    """Lists the aligned images of RAF-DB: rows `train_00001.jpg 5`.
+
+    Raises:
+        UserError: the images are not unpacked, or a row is not of this form.
+    """
+    table = raf_list(root)
+    places = [root / "Image" / "aligned", root / "aligned"]
+    folder = next((path for path in places if path.is_dir()), None)
+    if folder is None:
+        raise UserError(
+            f"{table} is there, and {places[0]} is not: unpack RAF-DB's aligned.zip to it"
+        )
+    inner = folder / "aligned"
+    folder = inner if inner.is_dir() else folder
+    found = Found(f"RAF-DB, {table.name}", splits=[], order="raf-db")
+    prefix = folder.relative_to(base).as_posix()
+    there = {path.name for path in folder.iterdir()}
+    for number, line in enumerate(table.read_text(encoding="latin-1").splitlines()):
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"((train|test)_.+?)\.(\w+)\s+(\d+)", line.strip())
+        if match is None:
+            raise UserError(f"{table}, line {number + 1}: {line!r} is not as 'train_00001.jpg 5'")
+        stem, split, suffix, label = match.groups()
+        names = [f"{stem}_aligned.{suffix}", f"{stem}.{suffix}"]
+        name = next((name for name in names if name in there), None)
+        if name is None:
+            found.left_out[NOT_THERE] += 1
+            continue
+        found.names.append(f"{prefix}/{name}")
+        found.classes.append(label)
+        found.splits.append(split)
+    return found
+
+
+def affectnet_folders(root: Path) -> list[Path]:
+    """Returns the folders `train_set`, `val_set` of AffectNet that hold annotations."""
+    return [f for f in subfolders(root) if split_of(f.name) and (f / "annotations").is_dir()]
+
+
+def read_affectnet(root: Path, base: Path) -> Found:
+    """Lists the images of AffectNet: `train_set/images/0.jpg` has `annotations/0_exp.npy`.
+
+    Raises:
+        UserError: an annotation is not a number.
+    """
+    folders = affectnet_folders(root)
+    names = ", ".join(folder.name for folder in folders)
+    found = Found(f"AffectNet, annotations within {names}", splits=[], order="affectnet")
+    for folder in folders:
+        prefix = (folder / "images").relative_to(base).as_posix()
+        for image in files_below(folder / "images"):
+            annotation = folder / "annotations" / f"{Path(image).stem}_exp.npy"
+            try:
+                label = str(int(np.load(annotation).item()))
+            except FileNotFoundError:
+                found.left_out["image without annotation"] += 1
+                continue
+            except (OSError, ValueError, TypeError, EOFError) as error:
+                raise UserError(f"{annotation} does not hold a number: {error}") from error
+            if label in AFFECTNET_OTHER:
+                found.left_out[f"expression {label}, {AFFECTNET_OTHER[label]}"] += 1
+                continue
+            found.names.append(f"{prefix}/{image}")
+            found.classes.append(label)
+            found.splits.append(split_of(folder.name))
+    return found
+
+
+def ck_folders(root: Path) -> tuple[Path, Path] | None:
+    """Returns the folders of CK+'s emotion labels and of its images; None if they are not there."""
+    labels = next((root / name for name in CK_LABELS if (root / name).is_dir()), None)
+    images = next((root / name for name in CK_IMAGES if (root / name).is_dir()), None)
+    if labels is None or images is None:
+        return None
+    return _unwrapped(labels), _unwrapped(images)
+
+
+def read_ck(root: Path, base: Path) -> Found:
+    """Lists the peak frame of each labelled sequence of CK+, the frame that the label is of.
+
+    Raises:
+        UserError: a label file does not hold a number.
+    """
+    labels, images = ck_folders(root)
+    found = Found("CK+, the peak frame of each labelled sequence", order="ck+")
+    prefix = images.relative_to(base).as_posix()
+    frames = sum(1 for _ in images.glob("*/*/*.png"))
+    for path in sorted(labels.rglob("*_emotion.txt")):
+        match = CK_LABEL_FILE.fullmatch(path.name)
+        if match is None:
+            continue
+        person, sequence, frame = match.groups()
+        name = f"{person}/{sequence}/{person}_{sequence}_{frame}.png"
+        if not (images / name).is_file():
+            found.left_out[NOT_THERE] += 1
+            continue
+        try:
+            found.classes.append(str(int(float(path.read_text(encoding="latin-1")))))
+        except ValueError as error:
+            raise UserError(f"{path} does not hold the number of an emotion: {error}") from error
+        found.names.append(f"{prefix}/{name}")
+    if frames > len(found.names):
+        found.left_out["frame that is not the peak of a labelled sequence"] = frames - len(
+            found.names
+        )
+    return found
+
+
+def _unwrapped(folder: Path) -> Path:
+    """Returns the folder with the subjects S005 and so on, also where it is wrapped once more."""
+    inner = subfolders(folder)
+    wrapped = len(inner) == 1 and not re.fullmatch(r"S\d+", inner[0].name)
+    return inner[0] if wrapped else folder

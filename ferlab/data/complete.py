@@ -1,0 +1,57 @@
+"""The record of what a complete folder of a dataset holds."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RECORD = ".complete.json"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a folder holds, without system files and the record.
+
+    Attributes:
+        files: their number.
+        size: their total size, bytes.
+    """
+
+    files: int
+    size: int
+
+
+def is_of_system(name: str) -> bool:
+    """Returns whether a file is one that systems put anywhere, as .DS_Store, or the record."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def sizes_of(folder: Path) -> dict[str, int]:
+    """Returns the size in bytes of each file below a folder by its path, without system files."""
+    result = {}
+    for place, _, names in os.walk(folder):
+        prefix = Path(place).relative_to(folder).as_posix() + "/"
+        for name in names:
+            if not is_of_system(name):
+                size = os.stat(os.path.join(place, name)).st_size
+                result[prefix.removeprefix("./") + name] = size
+    return result
+
+
+def content_of(folder: Path) -> Content:
+    """Returns the number and size of all files below a folder."""
+    sizes = sizes_of(folder)
+    return Content(len(sizes), sum(sizes.values()))
+
+
+def write_record(folder: Path) -> None:
+    """Writes what a complete folder holds into it, for `recorded` to compare with."""
+    (folder / RECORD).write_text(json.dumps(asdict(content_of(folder))) + "\n")
+
+
+def recorded(folder: Path) -> Content | None:
+    """Returns what the folder held when it was complete; None if nobody has recorded it."""
+    try:
+        return Content(**json.loads((folder / RECORD).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,95 @@
+"""What the reader of one form of dataset finds; names of splits and files, for all readers."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+FORMS = ("folders", "pixels", "list", "raf-db", "affectnet", "ck+")  # names of --layout
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "train_set": "train",
+    "fer2013train": "train",  # as FER+'s authors call them
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "val_set": "val",
+    "publictest": "val",
+    "fer2013valid": "val",
+    "test": "test",
+    "testing": "test",
+    "test_set": "test",
+    "privatetest": "test",
+    "fer2013test": "test",
+}
+
+
+@dataclass
+class Found:
+    """The images that one form of dataset lists, before the classes are understood.
+
+    Attributes:
+        form: the form, for people.
+        names: N files relative to the dataset's folder, or `<csv>/<row>` for rows of pixels.
+        classes: N names of classes as the dataset has them, see `classes.plain`.
+        splits: N times "train", "val" or "test"; None where the dataset has no splits.
+        order: the order of numbered classes (`classes.ORDERS`) that the form itself determines.
+        left_out: number of files or rows that are not used, by the reason.
+        table: the CSV of pixels; None for files.
+        offsets: int64 `(N,)`, where each row begins in `table`, bytes; None for files.
+        boxes: int64 `(N, 4)`, the face (x, y, w, h) in each image, pixels; None: the whole image.
+    """
+
+    form: str
+    names: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    splits: list[str] | None = None
+    order: str | None = None
+    left_out: Counter = field(default_factory=Counter)
+    table: Path | None = None
+    offsets: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+
+
+def split_of(name: str) -> str | None:
+    """Returns the split that a folder, file or value called `name` stands for; None if none."""
+    return SPLIT_NAMES.get(name.strip().lower())
+
+
+def is_fer2013(names: Iterable[str]) -> bool:
+    """Returns whether names of splits are FER2013's own: a PublicTest or PrivateTest is there."""
+    return not {"publictest", "privatetest"}.isdisjoint(name.strip().lower() for name in names)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Returns the folders in `folder`, hidden and system folders left out."""
+    with os.scandir(folder) as entries:
+        found = [e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__"))]
+    return [folder / name for name in sorted(found, key=number_order)]
+
+
+def files_below(folder: Path) -> list[str]:
+    """Returns the files below `folder` as relative POSIX paths, 2.jpg before 10.jpg.
+
+    Hidden files are left out; files of a folder come before those of its folders.
+    """
+    files, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith((".", "__")):
+                (folders if entry.is_dir() else files).append(entry.name)
+    result = sorted(files, key=number_order)
+    for name in sorted(folders, key=number_order):
+        result += [f"{name}/{file}" for file in files_below(folder / name)]
+    return result
+
+
+def number_order(name: str) -> list[tuple[int, int, str]]:
+    """Returns a key that sorts 2.jpg before 10.jpg."""
+    parts = re.findall(r"(\d+)|(\D+)", name)
+    return [(0, int(number), "") if number else (1, 0, text) for number, text in parts]

@@ -1,0 +1,167 @@
+"""From a layout to split files: pixels, splits that are drawn, memory, runs that were killed."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import striped_face, write_pictures
+from ferlab.constants import CLASS_NAMES
+from ferlab.data import preparation, reading
+from ferlab.data.layouts import find_layout
+from ferlab.data.partition import complete, people_of
+from ferlab.data.preparation import SCRATCH, prepare
+from ferlab.data.preprocessing import preprocess
+from ferlab.data.splits import load_split
+from ferlab.files import UserError
+
+
+def prepared(source, target, **flags):
+    target.mkdir(exist_ok=True)
+    layout = find_layout(source)
+    return layout, prepare(layout, target, quiet=True, **flags)
+
+
+@pytest.mark.parametrize("side", [48, 32])
+def test_rows_of_pixels_are_the_images(tmp_path, side):
+    rng = np.random.default_rng(0)
+    faces = [striped_face(row % 7, rng, side) for row in range(63)]
+    usages = ["Training"] * 21 + ["PublicTest"] * 21 + ["PrivateTest"] * 21
+    lines = ["emotion,pixels,Usage"]
+    for row, (face, usage) in enumerate(zip(faces, usages, strict=True)):
+        lines.append(f"{row % 7},{' '.join(map(str, face.ravel()))},{usage}")
+    lines[1] = f"0,{' '.join(['7'] * 2304)},Training"
+    lines[2] = "1,1 2 3,Training"
+    lines[3] = f"2,{' '.join(['300'] * 4)},Training"
+    lines[4] = "3,1 2 3 grey,Training"
+    (tmp_path / "fer2013.csv").write_text("\r\n".join(lines) + "\n")
+    _, described = prepared(tmp_path / "fer2013.csv", tmp_path / "out")
+    sizes = {name: split["images"] for name, split in described["splits"].items()}
+    assert sizes == {"train": 17, "val": 21, "test": 21}
+    reasons = {entry["file"]: entry["reason"] for entry in described["skipped"]}
+    assert reasons.pop("fer2013.csv/3"), "words in place of numbers"
+    assert reasons == {
+        "fer2013.csv/0": "all pixels are equal",
+        "fer2013.csv/1": "3 pixels are not a square image",
+        "fer2013.csv/2": "pixels are not within 0 to 255",
+    }
+    split = load_split(tmp_path / "out", "test")
+    angry = preprocess(torch.from_numpy(faces[42])[None])  # the first row of class 0
+    assert torch.equal(split.images[0], angry) and split.labels[0] == CLASS_NAMES.index("angry")
+    surprised = preprocess(torch.from_numpy(faces[42 + 5])[None])  # FER2013's 5
+    assert torch.equal(split.images[18], surprised)
+
+
+def test_folder_without_splits_is_split(tmp_path):
+    write_pictures(tmp_path / "data", 40)
+    _, described = prepared(tmp_path / "data", tmp_path / "out")
+    sizes = {name: split["images"] for name, split in described["splits"].items()}
+    assert sizes == {"train": 226, "val": 26, "test": 28}
+    for name in ("val", "test"):
+        counts = described["splits"][name]["classes"].values()
+        assert set(counts) <= {3, 4}, "stratified"
+
+
+def test_people_of_ck_are_in_one_split_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    for person in range(60):
+        for label in {person % 7, (person + 2) % 7}:
+            folder = tmp_path / "CK+48" / CLASS_NAMES[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            for frame in (10, 11, 12):
+                face = Image.fromarray(striped_face(label, rng))
+                face.save(folder / f"S{person:03}_{label:03}_{frame:08}.png")
+    target = tmp_path / "out"
+    target.mkdir()
+    layout = find_layout(tmp_path / "CK+48")
+    pixels = reading.read_images(layout, target, quiet=True)
+    splits = complete(preparation.usable(layout, pixels)[0], seed=0)
+    people = [set(people_of(images.files)) for images in splits.values()]
+    assert len(people) == 3 and sum(map(len, people)) == len(set.union(*people)) == 60
+    for images in splits.values():
+        assert set(images.labels) == set(range(7))
+    assert 25 <= len(splits["test"].files) <= 50 and 20 <= len(splits["val"].files) <= 50
+    with pytest.raises(UserError, match="a class is shown by too few people"):
+        complete({"val": splits["test"][np.argsort(splits["test"].labels)[:7]]}, seed=0)
+
+
+def test_images_are_known_by_content(tmp_path):
+    for seed, name in enumerate(("train", "val", "test")):
+        write_pictures(tmp_path / name, 2, seed)
+    folder, rng = tmp_path / "train" / "happy", np.random.default_rng(5)
+    faces = [Image.fromarray(striped_face(3, rng)) for _ in range(4)]
+    for name, kind in (("a.jfif", "JPEG"), ("b", "PNG"), ("c.txt", "WEBP"), ("d.jpg", "PNG")):
+        faces.pop().save(folder / name, kind)
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0 not an image")
+    (folder / "e.jpg").write_bytes(b"")
+    _, described = prepared(tmp_path, tmp_path / "out")
+    assert described["splits"]["train"]["classes"]["happy"] == 6
+    reasons = {entry["file"]: entry["reason"] for entry in described["skipped"]}
+    assert reasons == {
+        "train/happy/Thumbs.db": "not an image", "train/happy/e.jpg": "empty file",
+    }  # fmt: skip
+
+
+def test_size_of_shards_and_parts_does_not_matter(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "data", 20)
+    for name, size in (("a", 1024), ("b", 7)):
+        monkeypatch.setattr(reading, "SHARD", size)
+        monkeypatch.setattr(preparation, "PART", size)
+        prepared(tmp_path / "data", tmp_path / name)
+    for split in ("train", "val", "test"):
+        one, two = (tmp_path / folder / f"{split}_data.pt" for folder in "ab")
+        assert one.read_bytes() == two.read_bytes()
+        assert not (tmp_path / "a" / SCRATCH).exists()
+
+
+def test_killed_run_continues(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "data", 20)
+    monkeypatch.setattr(reading, "SHARD", 10)
+    prepared(tmp_path / "data", tmp_path / "whole")
+    decoded, decode = [], reading._decode
+
+    def killed(layout, rows, stop):
+        if rows.start >= 60:
+            raise KeyboardInterrupt
+        decoded.append(rows.start)
+        return decode(layout, rows, stop)
+
+    monkeypatch.setattr(reading, "_decode", killed)
+    with pytest.raises(KeyboardInterrupt, match="run the same command again to continue"):
+        prepared(tmp_path / "data", tmp_path / "out")
+    assert sorted(decoded) == [0, 10, 20, 30, 40, 50]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [SCRATCH]
+
+    changed = tmp_path / "data" / "angry" / "3.png"  # of the first shard
+    other = Image.fromarray(striped_face(0, np.random.default_rng(99)))
+    other.save(changed)
+    (tmp_path / "out" / SCRATCH / "000002.npy").write_bytes(b"torn")
+
+    def counted(layout, rows, stop):
+        decoded.append(rows.start)
+        return decode(layout, rows, stop)
+
+    monkeypatch.setattr(reading, "_decode", counted)
+    decoded.clear()
+    prepared(tmp_path / "data", tmp_path / "out")
+    assert sorted(decoded) == [0, 20, *range(60, 140, 10)], "what is whole and as it was is kept"
+    monkeypatch.setattr(reading, "_decode", decode)
+    prepared(tmp_path / "data", tmp_path / "fresh")
+    for split in ("train", "val", "test"):
+        one, two = (tmp_path / folder / f"{split}_data.pt" for folder in ("out", "fresh"))
+        assert one.read_bytes() == two.read_bytes()
+    assert (
+        load_split(tmp_path / "out", "train").digest()
+        != load_split(tmp_path / "whole", "train").digest()
+    )
+
+
+def test_class_that_a_split_lacks(tmp_path):
+    write_pictures(tmp_path / "data" / "train", 4)
+    write_pictures(tmp_path / "data" / "test", 4)
+    shutil.rmtree(tmp_path / "data" / "test" / "fear")
+    with pytest.raises(UserError, match="test split: no usable image in fear.*--classes angry,dis"):
+        prepared(tmp_path / "data", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
