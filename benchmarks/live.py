@@ -51,7 +51,7 @@ class Plain:
     def __init__(self, weights: Path):
         self.model, content = load_model(weights, "advanced", CNN)
         self.names = content["class_names"]
-        self.detector = HaarDetector(width=0)
+        self.detector = HaarDetector(width=0, verify=False)
 
     def __call__(self, frame: np.ndarray) -> tuple[int, float]:
         """Processes a frame; returns the number of faces and the seconds of classification."""
@@ -136,7 +136,9 @@ def run_live(
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
         classifier = Classifier(weights, "advanced", CNN, threads)
-        pipeline = Pipeline(HaarDetector(), classifier, default("smoothing"))
+        pipeline = Pipeline(
+            HaarDetector(), classifier, default("smoothing"), default("classify_rate")
+        )
         stack.callback(pipeline.close)
         probe.run = LiveRun(options, pipeline, source, probe, stack)
         start = time.perf_counter()

@@ -31,6 +31,7 @@ class Classifier:
     Attributes:
         class_names: the classes, in the order of the probabilities.
         temperature: the number that logits are divided by (see `calibration`).
+        targets: what the weights were trained on, "votes" or "labels"; None if unknown.
 
     Raises:
         UserError: the same as `checkpoint.load_model`.
@@ -44,6 +45,7 @@ class Classifier:
         model, content = load_model(path, name, build)
         self.class_names = tuple(content["class_names"])
         self.temperature = content["temperature"]
+        self.targets = content["run"].get("targets")
         self.precision = choose_precision("auto", torch.device("cpu"))
         fold_batch_norm(model)
         self.model = model.to(self.precision, memory_format=torch.channels_last)

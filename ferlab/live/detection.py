@@ -1,30 +1,34 @@
-"""Face detection, in a whole frame or around a known face; IoU and crops of face boxes.
-
-A face box is (x, y, w, h) in pixels of the frame; it may extend beyond the frame.
-"""
+"""Face detection in a whole frame or around a known face; crops of faces."""
 
 import os
+import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ferlab.files import UserError
+from ferlab.live.boxes import Box, clamp, iou, scaled, to_square
+from ferlab.live.verification import Verifier
 
-Box = tuple[int, int, int, int]
 CASCADE = "haarcascade_frontalface_default.xml"
+SECOND_CASCADE = "haarcascade_frontalface_alt.xml"  # of other features, for `Verifier`
 SCALE_STEP, NEIGHBOURS = 1.1, 5  # of a detection in a whole frame; larger steps miss faces
 MIN_SIDE = 30  # of a face, pixels of the resized frame
 MAX_WIDTH = 960  # whole frames are resized to at most this width, pixels
 LOCAL_SIDE = 64  # local detection resizes the known face to this side, pixels
 LOCAL_MARGIN = 0.45  # of the region around the known face, as a fraction of its side
+MIN_IOU = 0.2  # of a local detection with the known face; else it is another face
 LOCAL_NEIGHBOURS = 2  # fewer than in a whole frame: the prior for a face is high there
 
 
-def load_cascade() -> "cv2.CascadeClassifier":
-    """Loads OpenCV's frontal-face Haar cascade (Viola & Jones 2001, CVPR).
+def load_cascade(name: str = CASCADE) -> "cv2.CascadeClassifier":
+    """Loads one of OpenCV's Haar cascades (Viola & Jones 2001, CVPR).
 
     The object is not thread-safe.
+
+    Args:
+        name: file name of the cascade; by default that of frontal faces.
 
     Raises:
         UserError: this OpenCV has none, like opencv-python 5, or the file is damaged.
@@ -32,7 +36,7 @@ def load_cascade() -> "cv2.CascadeClassifier":
     remedy = f"OpenCV {cv2.__version__} has no Haar cascades; run: pip install 'opencv-python<5'"
     if not hasattr(cv2, "CascadeClassifier") or not hasattr(cv2, "data"):
         raise UserError(remedy)
-    path = os.path.join(cv2.data.haarcascades, CASCADE)
+    path = os.path.join(cv2.data.haarcascades, name)
     if not os.path.isfile(path):
         raise UserError(f"{path} is missing: {remedy}")
     try:
@@ -45,18 +49,27 @@ def load_cascade() -> "cv2.CascadeClassifier":
 
 
 class HaarDetector:
-    """Detects frontal faces in whole frames with the Haar cascade.
+    """Detects frontal faces in whole frames with the Haar cascade; can be called by many threads.
 
     Args:
         width: maximum width of the frame, pixels; wider ones are resized to it; 0: no maximum.
         min_side: side of the smallest face, pixels of the resized frame.
+        verify: keeps one box per face, and only those that `Verifier` takes for a face.
     """
 
-    interval = 0.1  # seconds between detections in a stream: one takes 20 to 60 ms
+    every_frame = False  # a detection takes 20 to 60 ms
+    thread_safe = True
 
-    def __init__(self, width: int = MAX_WIDTH, min_side: int = MIN_SIDE):
-        self.cascade = load_cascade()
-        self.width, self.min_side = width, min_side
+    def __init__(self, width: int = MAX_WIDTH, min_side: int = MIN_SIDE, verify: bool = True):
+        self.width, self.min_side, self.verify = width, min_side, verify
+        self._of_thread = threading.local()
+        self._cascades()  # a missing cascade is reported here
+
+    def _cascades(self) -> "tuple[cv2.CascadeClassifier, Verifier]":
+        """Returns the calling thread's own cascades, which are not thread-safe."""
+        if not hasattr(self._of_thread, "cascades"):
+            self._of_thread.cascades = load_cascade(), Verifier(load_cascade(SECOND_CASCADE))
+        return self._of_thread.cascades
 
     def __call__(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
         """Returns the boxes of the faces in a frame.
@@ -65,11 +78,15 @@ class HaarDetector:
             frame: uint8 `(H, W, 3)`, BGR; not used.
             gray: uint8 `(H, W)`, the same frame.
         """
+        cascade, verifier = self._cascades()
         resized, scale = limit_width(gray, self.width)
-        found = self.cascade.detectMultiScale(
-            resized, SCALE_STEP, NEIGHBOURS, minSize=(self.min_side, self.min_side)
+        found, neighbours = cascade.detectMultiScale2(
+            resized, SCALE_STEP, minNeighbors=NEIGHBOURS, minSize=(self.min_side, self.min_side)
         )
-        return [scaled(box, scale) for box in found]
+        boxes = [tuple(map(int, box)) for box in found]
+        if self.verify:
+            boxes = verifier(resized, boxes, [int(number) for number in neighbours])
+        return [scaled(box, scale) for box in boxes]
 
 
 class YuNetDetector:
@@ -83,7 +100,7 @@ class YuNetDetector:
         UserError: the file is missing or is not such a model.
     """
 
-    interval = 0.0  # seconds: fast enough for every frame
+    every_frame, thread_safe = True, False
 
     def __init__(self, model: Path, width: int = 320):
         if not model.is_file():
@@ -126,9 +143,8 @@ class LocalDetector:
             box: the last or the predicted box.
         """
         side = max(box[2:])
-        margin = round(LOCAL_MARGIN * side)
-        left, top = max(0, box[0] - margin), max(0, box[1] - margin)
-        region = gray[top : box[1] + box[3] + margin, left : box[0] + box[2] + margin]
+        left, top, right, bottom = clamp(box, round(LOCAL_MARGIN * side), gray.shape)
+        region = gray[top:bottom, left:right]
         scale = side / LOCAL_SIDE
         size = [round(length / scale) for length in region.shape[1::-1]]
         if min(size) < LOCAL_SIDE // 2:
@@ -140,7 +156,8 @@ class LocalDetector:
         )
         boxes = [scaled(local, scale) for local in found]
         boxes = [(x + left, y + top, w, h) for x, y, w, h in boxes]
-        return max(boxes, key=lambda candidate: iou(candidate, box), default=None)
+        best = max(boxes, key=lambda candidate: iou(candidate, box), default=None)
+        return best if best and iou(best, box) >= MIN_IOU else None
 
 
 def limit_width(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
@@ -150,31 +167,6 @@ def limit_width(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
         return image, 1.0
     size = (width, max(1, round(image.shape[0] / scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
-
-
-def scaled(box: np.ndarray, scale: float) -> Box:
-    """Returns a box of a resized frame in pixels of the original frame."""
-    x, y, w, h = (round(float(number) * scale) for number in box)
-    return x, y, w, h
-
-
-def to_square(box: Box) -> Box:
-    """Returns the square with the same centre and the mean of width and height as its side.
-
-    Haar's boxes are square; YuNet's are higher than wide, from the forehead to the chin.
-    """
-    x, y, w, h = box
-    side = round((w + h) / 2)
-    return x + (w - side) // 2, y + (h - side) // 2, side, side
-
-
-def iou(a: Box, b: Box) -> float:
-    """Returns the intersection over union of two boxes, in [0, 1]."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    intersection = max(0, width) * max(0, height)
-    union = a[2] * a[3] + b[2] * b[3] - intersection
-    return intersection / union if intersection else 0.0
 
 
 def crop_face(frame: np.ndarray, box: Box, margin: float) -> np.ndarray:

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ferlab.live.detection import Box, iou
+from ferlab.live.boxes import Box, iou
+from ferlab.live.matching import Template, make_template, match
 
 MATCH_IOU = 0.3  # minimum IoU of a detection with the track that it is assigned to
 CONFLICT_IOU = 0.45  # minimum IoU of two tracks' new boxes that are taken for one face
 MAX_UNSEEN = 0.6  # seconds without a detection before a track ends
+LOCAL_INTERVAL = 0.1  # seconds between local detections of a face; in between it is matched
+MAX_MATCHED = 0.3  # seconds for which a face is matched after its last local detection
 MAX_LOCAL = 1.0  # seconds with local detections only before a track ends
 VELOCITY_DECAY = 0.3  # time constant of the velocity of an unseen face, seconds
 POSITION_GAIN, VELOCITY_GAIN, SIZE_GAIN = 0.65, 0.15, 0.4  # of the g-h filter, per frame
@@ -23,7 +26,9 @@ class Face:
     Attributes:
         id: counted from 1 in order of appearance.
         box: x, y, w, h, pixels, smoothed.
-        found_at: time of the last detection, whole-frame or local, seconds.
+        found_at: time at which it was last found: detected, or matched by its template, seconds.
+        located_at: time of the last local detection, seconds.
+        template: its image at that time; None before, or if it has no contrast.
         detected_at: time of the last detection in a whole frame, seconds.
         velocity: of the box's corner, pixels per second.
         confirmed: detected at least twice; false detections seldom are.
@@ -37,6 +42,8 @@ class Face:
     detected_at: float
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     confirmed: bool = False
+    located_at: float = -math.inf
+    template: Template | None = None
     probs: np.ndarray | None = None
     classified_at: float = 0.0
 
@@ -84,6 +91,9 @@ class Face:
 class Tracker:
     """Tracks the faces of a stream.
 
+    Each face is detected locally ten times per second, and in the frames in between matched by its
+    image, so that the time that a frame takes hardly depends on the number of faces.
+
     Args:
         detect_locally: detects a face around a box in a gray frame, or returns None (see
             `detection.LocalDetector`).
@@ -111,7 +121,7 @@ class Tracker:
         self.time_s = time_s
         for face in self.faces:
             face.predict(seconds)
-        found = {face.id: self.detect_locally(gray, face.rounded_box()) for face in self.faces}
+        found = self.locate(gray, seconds)
         if detections is not None:
             unmatched = self.assign(detections, found)
         self.resolve_conflicts(found)
@@ -128,6 +138,32 @@ class Tracker:
         if detections is not None:
             self.start_tracks(unmatched, time_s)
         return [face for face in self.faces if face.confirmed]
+
+    def locate(self, gray: np.ndarray, seconds: float) -> dict[int, Box | None]:
+        """Returns the new box of each face by its id: detected locally or matched; None if lost.
+
+        Args:
+            gray: uint8 `(H, W)`, the frame.
+            seconds: time since the last frame.
+        """
+        now = self.time_s
+        rested = [face for face in self.faces if now - face.located_at >= LOCAL_INTERVAL - 1e-3]
+        allowed = math.ceil(len(self.faces) * seconds / LOCAL_INTERVAL)
+        due = {face.id for face in sorted(rested, key=lambda face: face.located_at)[:allowed]}
+        found = {}
+        for face in self.faces:
+            place, box = face.rounded_box(), None
+            fresh = face.template is not None and now - face.located_at <= MAX_MATCHED
+            if fresh and face.id not in due:
+                box = match(gray, face.template, place)
+            if box is None:
+                box = self.detect_locally(gray, place)
+                if box is not None:
+                    face.located_at, face.template = now, make_template(gray, box)
+                elif fresh:
+                    box = match(gray, face.template, place)
+            found[face.id] = box
+        return found
 
     def assign(self, detections: list[Box], found: dict[int, Box | None]) -> list[Box]:
         """Assigns detections to tracks by IoU; fills in `found` where local detection failed.
