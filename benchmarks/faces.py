@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.tables import read_rows
 from ferlab import cli
 from ferlab.files import UserError
-from ferlab.live.boxes import Box, iou
-from ferlab.live.detection import HaarDetector
+from ferlab.live.boxes import Box, iou, scaled
+from ferlab.live.detection import MAX_WIDTH, HaarDetector, limit_width, load_cascade
 from ferlab.live.pipeline import Pipeline, reserve_detector_core
 from ferlab.live.sources import open_source
 from live_inference import make_parser
@@ -63,10 +63,12 @@ def count(boxes: list[Box], faces: list[Box]) -> tuple[int, int]:
 
 def one_cascade(path: Path) -> Iterator[list[Box]]:
     """Yields the boxes of a detection in each whole frame."""
-    detector, source = HaarDetector(verify=False), open_source(str(path), None, None)
+    cascade, source = load_cascade(), open_source(str(path), None, None)
     while not source.ended:
         if (frame := source.read(0.1)) is not None:
-            yield detector(frame.image, frame.gray)
+            resized, scale = limit_width(frame.gray, MAX_WIDTH)
+            found = cascade.detectMultiScale(resized, 1.1, 5, minSize=(30, 30))
+            yield [scaled(box, scale) for box in found]
     source.close()
 
 

@@ -33,7 +33,7 @@ from ferlab import cli
 from ferlab.files import UserError
 from ferlab.live.app import LiveOptions, LiveRun
 from ferlab.live.classifier import Classifier, as_input
-from ferlab.live.detection import HaarDetector, crop_face
+from ferlab.live.detection import HaarDetector, crop_face, load_cascade
 from ferlab.live.frames import FileSource, LiveSource
 from ferlab.live.pipeline import STAGES, Pipeline, reserve_detector_core
 from ferlab.live.sources import open_video
@@ -51,12 +51,12 @@ class Plain:
     def __init__(self, weights: Path):
         self.model, content = load_model(weights, "advanced", CNN)
         self.names = content["class_names"]
-        self.detector = HaarDetector(width=0, verify=False)
+        self.cascade = load_cascade()
 
     def __call__(self, frame: np.ndarray) -> tuple[int, float]:
         """Processes a frame; returns the number of faces and the seconds of classification."""
         gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        boxes, spent = self.detector(frame, gray), 0.0
+        boxes, spent = self.cascade.detectMultiScale(gray, 1.1, 5, minSize=(30, 30)), 0.0
         for x, y, w, h in boxes:
             start = time.perf_counter()
             with torch.no_grad():

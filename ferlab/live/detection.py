@@ -13,13 +13,18 @@ from ferlab.live.verification import Verifier
 
 CASCADE = "haarcascade_frontalface_default.xml"
 SECOND_CASCADE = "haarcascade_frontalface_alt.xml"  # of other features, for `Verifier`
-SCALE_STEP, NEIGHBOURS = 1.1, 5  # of a detection in a whole frame; larger steps miss faces
+# Scale step and neighbours of a detection in a whole frame, and agreeing windows of the second
+# cascade. A stream's next frames show a missed face again, but a false one would stay for a while.
+STREAM, STILL = (1.2, 2, 6), (1.1, 5, 2)
 MIN_SIDE = 30  # of a face, pixels of the resized frame
 MAX_WIDTH = 960  # whole frames are resized to at most this width, pixels
 LOCAL_SIDE = 64  # local detection resizes the known face to this side, pixels
 LOCAL_MARGIN = 0.45  # of the region around the known face, as a fraction of its side
 MIN_IOU = 0.2  # of a local detection with the known face; else it is another face
-LOCAL_NEIGHBOURS = 2  # fewer than in a whole frame: the prior for a face is high there
+LOCAL_STEP, LOCAL_NEIGHBOURS = (
+    1.1,
+    2,
+)  # fewer than in a whole frame: the prior for a face is high there
 
 
 def load_cascade(name: str = CASCADE) -> "cv2.CascadeClassifier":
@@ -54,14 +59,12 @@ class HaarDetector:
     Args:
         width: maximum width of the frame, pixels; wider ones are resized to it; 0: no maximum.
         min_side: side of the smallest face, pixels of the resized frame.
-        verify: keeps one box per face, and only those that `Verifier` takes for a face.
     """
 
-    every_frame = False  # a detection takes 20 to 60 ms
-    thread_safe = True
+    every_frame, thread_safe = False, True  # a detection takes 20 to 60 ms
 
-    def __init__(self, width: int = MAX_WIDTH, min_side: int = MIN_SIDE, verify: bool = True):
-        self.width, self.min_side, self.verify = width, min_side, verify
+    def __init__(self, width: int = MAX_WIDTH, min_side: int = MIN_SIDE):
+        self.width, self.min_side = width, min_side
         self._of_thread = threading.local()
         self._cascades()  # a missing cascade is reported here
 
@@ -72,21 +75,30 @@ class HaarDetector:
         return self._of_thread.cascades
 
     def __call__(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
-        """Returns the boxes of the faces in a frame.
+        """Returns the boxes of the faces in a frame of a stream.
 
         Args:
             frame: uint8 `(H, W, 3)`, BGR; not used.
             gray: uint8 `(H, W)`, the same frame.
         """
+        return self._search(*limit_width(gray, self.width), *STREAM)
+
+    def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
+        """Returns the boxes of the faces in a still image; same arguments as `__call__`."""
+        return self._search(*limit_width(gray, self.width), *STILL)
+
+    def _search(
+        self, resized: np.ndarray, scale: float, step: float, neighbours: int, agreeing: int
+    ) -> list[Box]:
+        """Returns the verified boxes of a gray image, in pixels of the frame."""
         cascade, verifier = self._cascades()
-        resized, scale = limit_width(gray, self.width)
-        found, neighbours = cascade.detectMultiScale2(
-            resized, SCALE_STEP, minNeighbors=NEIGHBOURS, minSize=(self.min_side, self.min_side)
+        side = (self.min_side, self.min_side)
+        boxes, numbers = cascade.detectMultiScale2(
+            resized, step, minNeighbors=neighbours, minSize=side
         )
-        boxes = [tuple(map(int, box)) for box in found]
-        if self.verify:
-            boxes = verifier(resized, boxes, [int(number) for number in neighbours])
-        return [scaled(box, scale) for box in boxes]
+        boxes = [tuple(map(int, box)) for box in boxes]
+        faces = verifier(resized, boxes, [int(number) for number in numbers], agreeing)
+        return [scaled(box, scale) for box in faces]
 
 
 class YuNetDetector:
@@ -124,6 +136,8 @@ class YuNetDetector:
         boxes = [] if found is None else [scaled(row[:4], scale) for row in found]
         return [to_square(box) for box in boxes if min(box[2:]) > 0]
 
+    in_still = __call__
+
 
 class LocalDetector:
     """Detects a known face in the next frame, in the region around its box.
@@ -152,7 +166,7 @@ class LocalDetector:
         region = cv2.resize(region, size, interpolation=cv2.INTER_AREA if scale > 1 else 1)
         low, high = round(0.75 * LOCAL_SIDE), round(1.35 * LOCAL_SIDE)
         found = self.cascade.detectMultiScale(
-            region, SCALE_STEP, LOCAL_NEIGHBOURS, minSize=(low, low), maxSize=(high, high)
+            region, LOCAL_STEP, LOCAL_NEIGHBOURS, minSize=(low, low), maxSize=(high, high)
         )
         boxes = [scaled(local, scale) for local in found]
         boxes = [(x + left, y + top, w, h) for x, y, w, h in boxes]

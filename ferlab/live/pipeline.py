@@ -90,14 +90,15 @@ class Pipeline:
                 yield frame
             else:
                 if source.stills or self._schedule.due(frame.gray, frame.time_s):
-                    frame.detection = self._start_detection(frame)
+                    frame.detection = self._start_detection(frame, source.stills)
                 waiting.append(frame)
                 if len(waiting) > look_ahead:
                     yield waiting.popleft()
         yield from waiting
 
-    def _start_detection(self, frame: Frame) -> Future:
-        return self._workers.submit(self.detector, frame.image, frame.gray)
+    def _start_detection(self, frame: Frame, still: bool = False) -> Future:
+        detect = self.detector.in_still if still else self.detector
+        return self._workers.submit(detect, frame.image, frame.gray)
 
     def _newest_detections(self, frame: Frame) -> list[Box] | None:
         """Returns the boxes of a detection that has ended, if any; starts the next if it is due."""

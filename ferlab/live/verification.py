@@ -14,8 +14,7 @@ SAME_FACE = 0.4  # minimum overlap of two boxes that are taken for one face
 CERTAIN = 24  # neighbours from which a box needs no second cascade
 SIDE = 64  # the second cascade sees the box resized to this side, pixels
 MARGIN = 0.3  # of the region around the box, as a fraction of its side
-AGREEING = 2  # minimum number of the second cascade's windows that agree with a box
-MIN_IOU = 0.4  # of such a window with the box
+MIN_IOU = 0.4  # of a window of the second cascade with a box that it agrees with
 
 
 class Verifier:
@@ -33,7 +32,7 @@ class Verifier:
         self.equaliser = cv2.createCLAHE(2.0, (4, 4))
 
     def __call__(
-        self, gray: np.ndarray, boxes: Sequence[Box], neighbours: Sequence[int]
+        self, gray: np.ndarray, boxes: Sequence[Box], neighbours: Sequence[int], agreeing: int
     ) -> list[Box]:
         """Returns the boxes that are faces, one per face.
 
@@ -41,16 +40,17 @@ class Verifier:
             gray: uint8 `(H, W)`, the image in which they were detected.
             boxes: the boxes of a cascade.
             neighbours: the number of the cascade's windows that each box is the mean of.
+            agreeing: minimum number of the second cascade's windows that agree with a face.
         """
         kept = one_per_face(boxes, neighbours)
         return [
             boxes[index]
             for index in kept
-            if neighbours[index] >= CERTAIN or self.agrees(gray, boxes[index])
+            if neighbours[index] >= CERTAIN or self.agreement(gray, boxes[index]) >= agreeing
         ]
 
-    def agrees(self, gray: np.ndarray, box: Box) -> bool:
-        """Whether the second cascade finds a face of about the same place and size."""
+    def agreement(self, gray: np.ndarray, box: Box) -> int:
+        """Returns the number of the second cascade's windows of about the same place and size."""
         left, top, right, bottom = clamp(box, round(MARGIN * box[2]), gray.shape)
         scale = box[2] / SIDE
         size = (round((right - left) / scale), round((bottom - top) / scale))
@@ -63,10 +63,12 @@ class Verifier:
             region, 1.1, minNeighbors=1, minSize=(low, low), maxSize=(high, high)
         )
         there = ((box[0] - left) / scale, (box[1] - top) / scale, SIDE, SIDE)
-        return any(
-            number >= AGREEING and iou(window, there) > MIN_IOU
+        agreeing = [
+            int(number)
             for window, number in zip(found, numbers, strict=True)
-        )
+            if iou(window, there) > MIN_IOU
+        ]
+        return max(agreeing, default=0)
 
 
 def one_per_face(boxes: Sequence[Box], neighbours: Sequence[int]) -> list[int]:
