@@ -74,8 +74,8 @@ class HaarDetector:
             self._of_thread.cascades = load_cascade(), Verifier(load_cascade(SECOND_CASCADE))
         return self._of_thread.cascades
 
-    def __call__(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
-        """Returns the boxes of the faces in a frame of a stream.
+    def __call__(self, frame: np.ndarray, gray: np.ndarray) -> tuple[list[Box], list[Box]]:
+        """Returns the boxes of the faces in a frame of a stream, and the doubtful boxes.
 
         Args:
             frame: uint8 `(H, W, 3)`, BGR; not used.
@@ -85,20 +85,21 @@ class HaarDetector:
 
     def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
         """Returns the boxes of the faces in a still image; same arguments as `__call__`."""
-        return self._search(*limit_width(gray, self.width), *STILL)
+        return self._search(*limit_width(gray, self.width), *STILL)[0]
 
     def _search(
         self, resized: np.ndarray, scale: float, step: float, neighbours: int, agreeing: int
-    ) -> list[Box]:
-        """Returns the verified boxes of a gray image, in pixels of the frame."""
+    ) -> tuple[list[Box], list[Box]]:
+        """Returns faces and doubtful boxes of a gray image, in pixels of the frame."""
         cascade, verifier = self._cascades()
         side = (self.min_side, self.min_side)
         boxes, numbers = cascade.detectMultiScale2(
             resized, step, minNeighbors=neighbours, minSize=side
         )
         boxes = [tuple(map(int, box)) for box in boxes]
-        faces = verifier(resized, boxes, [int(number) for number in numbers], agreeing)
-        return [scaled(box, scale) for box in faces]
+        found = verifier(resized, boxes, [int(number) for number in numbers], agreeing)
+        faces, doubtful = ([scaled(box, scale) for box in part] for part in found)
+        return faces, doubtful
 
 
 class YuNetDetector:
@@ -128,15 +129,17 @@ class YuNetDetector:
             raise UserError(f"{model} is not a YuNet model; use --detector haar") from error
         self.width = width
 
-    def __call__(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
-        """Returns the boxes of the faces in a frame; same arguments as `HaarDetector`."""
+    def __call__(self, frame: np.ndarray, gray: np.ndarray) -> tuple[list[Box], list[Box]]:
+        """Returns the boxes of the faces, and none in doubt; same arguments as `HaarDetector`."""
+        return self.in_still(frame, gray), []
+
+    def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
+        """Returns the boxes of the faces in a still image; same arguments as `HaarDetector`."""
         resized, scale = limit_width(frame, self.width)
         self.network.setInputSize(resized.shape[1::-1])
         _, found = self.network.detect(resized)
         boxes = [] if found is None else [scaled(row[:4], scale) for row in found]
         return [to_square(box) for box in boxes if min(box[2:]) > 0]
-
-    in_still = __call__
 
 
 class LocalDetector:

@@ -100,7 +100,7 @@ class Pipeline:
         detect = self.detector.in_still if still else self.detector
         return self._workers.submit(detect, frame.image, frame.gray)
 
-    def _newest_detections(self, frame: Frame) -> list[Box] | None:
+    def _newest_detections(self, frame: Frame) -> tuple[list[Box], list[Box]] | None:
         """Returns the boxes of a detection that has ended, if any; starts the next if it is due."""
         found = None
         if self._pending and self._pending.done():

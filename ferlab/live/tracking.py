@@ -105,13 +105,15 @@ class Tracker:
         self.time_s: float | None = None
         self.count = 0
 
-    def update(self, gray: np.ndarray, detections: list[Box] | None, time_s: float) -> list[Face]:
+    def update(
+        self, gray: np.ndarray, detections: tuple[list[Box], list[Box]] | None, time_s: float
+    ) -> list[Face]:
         """Updates all tracks with the next frame and starts new ones.
 
         Args:
             gray: uint8 `(H, W)`, the frame.
-            detections: boxes detected in this or a recent whole frame; None if there was no
-                detection.
+            detections: faces detected in this or a recent whole frame, and doubtful boxes, which
+                start no track but keep one; None if there was no detection.
             time_s: the frame's time, seconds; increasing.
 
         Returns:
@@ -123,7 +125,7 @@ class Tracker:
             face.predict(seconds)
         found = self.locate(gray, seconds)
         if detections is not None:
-            unmatched = self.assign(detections, found)
+            unmatched = self.assign(*detections, found)
         self.resolve_conflicts(found)
         for face in self.faces:
             if found[face.id] is not None:
@@ -165,12 +167,15 @@ class Tracker:
             found[face.id] = box
         return found
 
-    def assign(self, detections: list[Box], found: dict[int, Box | None]) -> list[Box]:
+    def assign(
+        self, certain: list[Box], doubtful: list[Box], found: dict[int, Box | None]
+    ) -> list[Box]:
         """Assigns detections to tracks by IoU; fills in `found` where local detection failed.
 
         Returns:
-            The detections that match no track.
+            The certain detections that match no track.
         """
+        detections = certain + doubtful
         boxes = [found[face.id] or face.rounded_box() for face in self.faces]
         ious = np.array([[iou(detection, box) for box in boxes] for detection in detections])
         ious = ious.reshape(len(detections), len(boxes))
@@ -180,7 +185,7 @@ class Tracker:
                 found[face.id] = found[face.id] or detections[row]
                 face.detected_at = self.time_s
         matched = (ious >= MATCH_IOU).any(1)
-        return [box for row, box in enumerate(detections) if not matched[row]]
+        return [box for row, box in enumerate(certain) if not matched[row]]
 
     def resolve_conflicts(self, found: dict[int, Box | None]) -> None:
         """Where two tracks have about the same new box, keeps it for the better predicted one."""

@@ -18,7 +18,7 @@ MIN_IOU = 0.4  # of a window of the second cascade with a box that it agrees wit
 
 
 class Verifier:
-    """Rejects boxes that are no face; a call by one thread at a time.
+    """Separates faces from doubtful boxes; can be called by one thread at a time.
 
     A box with many neighbours is nearly always a face. Each other one is searched by a second
     cascade, after local contrast equalisation: in dim faces both cascades find few windows.
@@ -33,8 +33,8 @@ class Verifier:
 
     def __call__(
         self, gray: np.ndarray, boxes: Sequence[Box], neighbours: Sequence[int], agreeing: int
-    ) -> list[Box]:
-        """Returns the boxes that are faces, one per face.
+    ) -> tuple[list[Box], list[Box]]:
+        """Returns the boxes that are faces, one per face, and the doubtful ones.
 
         Args:
             gray: uint8 `(H, W)`, the image in which they were detected.
@@ -42,12 +42,12 @@ class Verifier:
             neighbours: the number of the cascade's windows that each box is the mean of.
             agreeing: minimum number of the second cascade's windows that agree with a face.
         """
-        kept = one_per_face(boxes, neighbours)
-        return [
-            boxes[index]
-            for index in kept
-            if neighbours[index] >= CERTAIN or self.agreement(gray, boxes[index]) >= agreeing
-        ]
+        faces, doubtful = [], []
+        for index in one_per_face(boxes, neighbours):
+            box = boxes[index]
+            sure = neighbours[index] >= CERTAIN or self.agreement(gray, box) >= agreeing
+            (faces if sure else doubtful).append(box)
+        return faces, doubtful
 
     def agreement(self, gray: np.ndarray, box: Box) -> int:
         """Returns the number of the second cascade's windows of about the same place and size."""

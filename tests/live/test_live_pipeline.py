@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 
+from advanced_network import CNN
 from conftest import drawn_frame
-from ferlab.live.detection import YuNetDetector
+from ferlab.constants import REFERENCE_DIR
+from ferlab.live.classifier import Classifier
+from ferlab.live.detection import HaarDetector, YuNetDetector
 from ferlab.live.frames import make_frame
 from ferlab.live.pipeline import CLASSIFICATIONS, Pipeline
 from ferlab.live.schedule import Schedule
 from ferlab.live.tracking import Face
+from ferlab.live.weights import FILE, describe
 
 
 class Detector:
@@ -17,10 +21,10 @@ class Detector:
     every_frame, thread_safe = False, True
 
     def __call__(self, frame, gray):
-        return []
+        return [], []
 
 
-class Classifier:
+class Counter:
     """A stand-in that notes how many faces it gets."""
 
     def __init__(self):
@@ -33,7 +37,7 @@ class Classifier:
 
 def classify(faces, frames, fps, rate=10.0):
     """Runs `Pipeline.classify` over a still scene; returns each face's times and the counts."""
-    classifier = Classifier()
+    classifier = Counter()
     pipeline = Pipeline(Detector(), classifier, 0.4, rate)
     image = np.zeros((120, 160, 3), np.uint8)
     people = [Face(n, np.array([5 * n, 5, 40, 40.0]), 0, 0, confirmed=True) for n in range(faces)]
@@ -58,6 +62,14 @@ def test_a_face_is_classified_at_once_and_then_at_the_rate(rate):
     assert np.diff(times[0]) == pytest.approx(1 / rate)
 
 
+@pytest.mark.parametrize(("folder", "targets"), [("votes", "votes"), (".", "labels")])
+def test_the_line_about_the_weights_says_what_they_were_trained_on(folder, targets):
+    path = REFERENCE_DIR / folder / FILE
+    loaded = Classifier(path, "advanced", CNN)
+    assert describe(path, loaded.targets) == f"{path}, trained on {targets}"
+    assert describe(path, None) == str(path)
+
+
 def test_many_faces_take_turns():
     times, counts = classify(12, 91, 30)
     assert counts[0] == 12, "new faces at once"
@@ -72,7 +84,7 @@ def test_at_a_low_frame_rate_more_faces_are_classified_per_frame():
 
 
 def test_a_face_that_is_not_found_is_not_classified():
-    classifier = Classifier()
+    classifier = Counter()
     pipeline = Pipeline(Detector(), classifier, 0.4, 10)
     lost = Face(1, np.array([5, 5, 40, 40.0]), 0.9, 0.9, confirmed=True)
     frame = make_frame(np.zeros((120, 160, 3), np.uint8), 30, 1.0)
@@ -129,13 +141,11 @@ class Source:
 
 
 def test_a_face_in_a_file_of_few_frames_is_found_within_03_seconds_on_every_run():
-    from ferlab.live.detection import HaarDetector
-
     empty, face = np.full((480, 640, 3), 90, np.uint8), drawn_frame([(320, 240, 90)])[0]
     images = [empty] * 12 + [face] * 8 + [empty] * 5
     runs = []
     for _ in range(2):
-        pipeline, source = Pipeline(HaarDetector(), Classifier(), 0.4, 10), Source(images)
+        pipeline, source = Pipeline(HaarDetector(), Counter(), 0.4, 10), Source(images)
         runs.append(
             [
                 [(one.id, *one.rounded_box()) for one in pipeline.find(frame, source)]
