@@ -13,18 +13,17 @@ from ferlab.live.verification import Verifier
 
 CASCADE = "haarcascade_frontalface_default.xml"
 SECOND_CASCADE = "haarcascade_frontalface_alt.xml"  # of other features, for `Verifier`
-# Scale step and neighbours of a detection in a whole frame, and agreeing windows of the second
-# cascade. A stream's next frames show a missed face again, but a false one would stay for a while.
-STREAM, STILL = (1.2, 2, 6), (1.1, 5, 2)
+# Scale step and neighbours of a detection in a whole frame, neighbours from which a box is a face,
+# and agreeing windows of the second cascade for others. A stream's next frames show a missed face
+# again, but a false one would stay for a while. benchmarks/faces.py counts both.
+STREAM, STILL = (1.2, 2, 14, 6), (1.1, 5, 24, 2)
 MIN_SIDE = 30  # of a face, pixels of the resized frame
 MAX_WIDTH = 960  # whole frames are resized to at most this width, pixels
-LOCAL_SIDE = 64  # local detection resizes the known face to this side, pixels
+LOCAL_SIDE = 52  # local detection resizes the known face to this side, pixels
 LOCAL_MARGIN = 0.45  # of the region around the known face, as a fraction of its side
 MIN_IOU = 0.2  # of a local detection with the known face; else it is another face
-LOCAL_STEP, LOCAL_NEIGHBOURS = (
-    1.1,
-    2,
-)  # fewer than in a whole frame: the prior for a face is high there
+LOCAL_STEP = 1.1
+LOCAL_NEIGHBOURS = 2  # fewer than in a whole frame: the prior for a face is high there
 
 
 def load_cascade(name: str = CASCADE) -> "cv2.CascadeClassifier":
@@ -88,7 +87,13 @@ class HaarDetector:
         return self._search(*limit_width(gray, self.width), *STILL)[0]
 
     def _search(
-        self, resized: np.ndarray, scale: float, step: float, neighbours: int, agreeing: int
+        self,
+        resized: np.ndarray,
+        scale: float,
+        step: float,
+        neighbours: int,
+        certain: int,
+        agreeing: int,
     ) -> tuple[list[Box], list[Box]]:
         """Returns faces and doubtful boxes of a gray image, in pixels of the frame."""
         cascade, verifier = self._cascades()
@@ -97,7 +102,7 @@ class HaarDetector:
             resized, step, minNeighbors=neighbours, minSize=side
         )
         boxes = [tuple(map(int, box)) for box in boxes]
-        found = verifier(resized, boxes, [int(number) for number in numbers], agreeing)
+        found = verifier(resized, boxes, [int(number) for number in numbers], certain, agreeing)
         faces, doubtful = ([scaled(box, scale) for box in part] for part in found)
         return faces, doubtful
 
@@ -145,7 +150,7 @@ class YuNetDetector:
 class LocalDetector:
     """Detects a known face in the next frame, in the region around its box.
 
-    About fifteen times faster than a detection in a whole frame: the face is resized to
+    About twenty times faster than a detection in a whole frame: the face is resized to
     `LOCAL_SIDE` pixels, and only faces of about its size are considered.
     """
 

@@ -11,7 +11,6 @@ import numpy as np
 from ferlab.live.boxes import Box, clamp, iou, overlap
 
 SAME_FACE = 0.4  # minimum overlap of two boxes that are taken for one face
-CERTAIN = 24  # neighbours from which a box needs no second cascade
 SIDE = 64  # the second cascade sees the box resized to this side, pixels
 MARGIN = 0.3  # of the region around the box, as a fraction of its side
 MIN_IOU = 0.4  # of a window of the second cascade with a box that it agrees with
@@ -32,7 +31,12 @@ class Verifier:
         self.equaliser = cv2.createCLAHE(2.0, (4, 4))
 
     def __call__(
-        self, gray: np.ndarray, boxes: Sequence[Box], neighbours: Sequence[int], agreeing: int
+        self,
+        gray: np.ndarray,
+        boxes: Sequence[Box],
+        neighbours: Sequence[int],
+        certain: int,
+        agreeing: int,
     ) -> tuple[list[Box], list[Box]]:
         """Returns the boxes that are faces, one per face, and the doubtful ones.
 
@@ -40,12 +44,13 @@ class Verifier:
             gray: uint8 `(H, W)`, the image in which they were detected.
             boxes: the boxes of a cascade.
             neighbours: the number of the cascade's windows that each box is the mean of.
+            certain: number of neighbours from which a box is a face without a second cascade.
             agreeing: minimum number of the second cascade's windows that agree with a face.
         """
         faces, doubtful = [], []
         for index in one_per_face(boxes, neighbours):
             box = boxes[index]
-            sure = neighbours[index] >= CERTAIN or self.agreement(gray, box) >= agreeing
+            sure = neighbours[index] >= certain or self.agreement(gray, box) >= agreeing
             (faces if sure else doubtful).append(box)
         return faces, doubtful
 

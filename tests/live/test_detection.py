@@ -22,7 +22,7 @@ from ferlab.live.detection import (
     crop_face,
     load_cascade,
 )
-from ferlab.live.verification import CERTAIN, Verifier, one_per_face
+from ferlab.live.verification import Verifier, one_per_face
 
 
 def gray_of(frame):
@@ -132,8 +132,8 @@ def test_boxes_without_a_face_are_doubtful():
     frame, (face,) = drawn_frame([(320, 240, 70)])
     gray, nothing, edge = gray_of(frame), (20, 30, 90, 90), (-40, -40, 90, 90)
     verifier = Verifier(load_cascade(SECOND_CASCADE))
-    assert verifier(gray, [face, nothing, edge], [6, 6, 6], 3) == ([face], [nothing, edge])
-    assert verifier(gray, [nothing], [CERTAIN], 3) == ([nothing], [])
+    assert verifier(gray, [face, nothing, edge], [6, 6, 6], 24, 3) == ([face], [nothing, edge])
+    assert verifier(gray, [nothing], [24], 24, 3) == ([nothing], [])
 
 
 def test_the_part_of_a_box_in_the_frame():
