@@ -8,9 +8,10 @@
 Keys: q or Esc quits, space pauses, p shows or hides the probability bars, m mirrors the image,
 s saves a screenshot, h shows or hides the list of keys.
 
-OpenCV's Haar cascade detects faces ten times per second in a thread of its own; in between they are
-tracked from frame to frame. The CNN's probabilities are calibrated and smoothed over time; below
---min-confidence the label is "unsure". Throughput and detection rate: benchmarks/live.py.
+OpenCV's Haar cascade searches up to ten frames per second in threads of its own; a second cascade
+rejects false faces, and faces are tracked from frame to frame. The CNN's probabilities are
+calibrated and smoothed over time; below --min-confidence the label is "unsure". Throughput and
+detection rate: benchmarks/live.py; false and lost faces: benchmarks/faces.py.
 """
 
 import argparse
@@ -32,7 +33,7 @@ os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")  # seconds a cam
 
 from ferlab import cli
 from ferlab.files import UserError
-from ferlab.live.weights import default_weights
+from ferlab.live.weights import default_weights, describe
 
 if TYPE_CHECKING:  # everything heavy is imported after the flags are parsed
     from ferlab.live.classifier import Classifier
@@ -85,6 +86,14 @@ def make_parser() -> argparse.ArgumentParser:
         default=0.4,
         metavar="SECONDS",
         help="time constant of the smoothing of probabilities; 0 turns it off",
+    )
+    parser.add_argument(
+        "--classify-rate",
+        type=cli.positive(float),
+        default=10,
+        metavar="PER_SECOND",
+        help="maximum number of classifications of each face per second; a new face is classified "
+        "at once",
     )
     parser.add_argument(
         "--min-confidence",
@@ -164,8 +173,6 @@ def run(args: argparse.Namespace) -> None:
     from ferlab.live.window import Window
 
     weights = args.weights or default_weights()
-    if not args.quiet:
-        print(f"weights: {weights}")
     options = LiveOptions(
         args.min_confidence, args.output, args.log, args.max_frames, args.quiet, args.codec
     )
@@ -181,7 +188,10 @@ def run(args: argparse.Namespace) -> None:
             detector = open_detector(args.detector, args.detector_model)
             source = open_source(args.source, args.camera_size, args.fps)
             stack.callback(source.close)
-            pipeline = Pipeline(detector, loading.result(), args.smoothing)
+            classifier = loading.result()
+            if not args.quiet:
+                print(f"weights: {describe(weights, classifier.targets)}")
+            pipeline = Pipeline(detector, classifier, args.smoothing, args.classify_rate)
             stack.callback(pipeline.close)
             live = LiveRun(options, pipeline, source, window, stack)
             live.run()

@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"weights: {weights}")
         classifier, detector, faces = Classifier(weights, "advanced", CNN), HaarDetector(), []
         for image, wanted in labelled:
-            boxes = detector(image, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+            boxes = detector.in_still(image, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
             faces += [(image, box, wanted) for box in boxes]
         print(f"\n{len(faces)} faces      not equalised          equalised")
         print(f"{'margin':10}{'correct':>9}{'mean prob':>11}{'correct':>10}{'mean prob':>11}")

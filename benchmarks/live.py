@@ -9,6 +9,9 @@ classifies one face at a time in float32. The truth is a CSV with the columns fi
 the number of faces in the frames from first to last; detections beyond it count as false. The
 drawn clip shows one face in every frame.
 
+With ONEDNN_MAX_CPU_ISA=AVX2 in the environment and --precision float32, a newer CPU computes as one
+without AVX-512 and bfloat16.
+
 Latency is the time from the capture of a frame to its display, for a camera that captures 30 frames
 per second and buffers 4, as webcams do.
 """
@@ -20,84 +23,26 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from advanced_network import CNN
+from benchmarks.plain_loop import Plain, all_cores, frames_of, resized
 from benchmarks.tables import read_rows
 from benchmarks.webcam import RATE, BufferedCamera, Probe
 from ferlab import cli
 from ferlab.files import UserError
 from ferlab.live.app import LiveOptions, LiveRun
-from ferlab.live.classifier import Classifier, as_input
-from ferlab.live.detection import HaarDetector, crop_face
+from ferlab.live.classifier import Classifier
+from ferlab.live.detection import HaarDetector
 from ferlab.live.frames import FileSource
 from ferlab.live.pipeline import STAGES, Pipeline, reserve_detector_core
 from ferlab.live.streams import LiveSource
 from ferlab.live.videos import open_video
 from ferlab.live.weights import default_weights
 from ferlab.sample.dataset import write_sample_clip
-from ferlab.training.checkpoint import load_model
 from live_inference import frame_size, make_parser
-
-THREADS = torch.get_num_threads()
-
-
-class Plain:
-    """The plain loop."""
-
-    def __init__(self, weights: Path):
-        self.model, content = load_model(weights, "advanced", CNN)
-        self.names = content["class_names"]
-        self.detector = HaarDetector(width=0)
-
-    def __call__(self, frame: np.ndarray) -> tuple[int, float]:
-        """Processes a frame; returns the number of faces and the seconds of classification."""
-        gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        boxes, spent = self.detector(frame, gray), 0.0
-        for x, y, w, h in boxes:
-            start = time.perf_counter()
-            with torch.no_grad():
-                logits = self.model(as_input(crop_face(frame, (x, y, w, h), 0.0))[None])
-            spent += time.perf_counter() - start
-            cv2.rectangle(frame, (x, y), (x + w, y + h), (255, 0, 0), 2)
-            text = self.names[int(logits.argmax())]
-            cv2.putText(frame, text, (x, y - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (255, 0, 0), 2)
-        return len(boxes), spent
-
-
-def all_cores() -> None:
-    """Restores the default numbers of threads of OpenCV and torch."""
-    cv2.setNumThreads(-1)
-    torch.set_num_threads(THREADS)
-
-
-def frames_of(video: Path) -> Iterator[np.ndarray]:
-    """Yields the frames of a video file as OpenCV reads them."""
-    capture = cv2.VideoCapture(str(video))
-    there, frame = capture.read()
-    while there:
-        yield frame
-        there, frame = capture.read()
-
-
-def resized(video: Path, new: tuple[int, int], folder: Path) -> Path:
-    """Writes `video` at another size, padded with black bars; returns the file."""
-    target = folder / f"{new[0]}x{new[1]}.mp4"
-    rate = cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FPS)
-    writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, new)
-    for frame in frames_of(video):
-        scale = min(new[0] / frame.shape[1], new[1] / frame.shape[0])
-        inner = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
-        left, top = (new[0] - inner[0]) // 2, (new[1] - inner[1]) // 2
-        canvas = np.zeros((new[1], new[0], 3), np.uint8)
-        canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(frame, inner)
-        writer.write(canvas)
-    writer.release()
-    return target
 
 
 def read_truth(path: Path) -> list[tuple[int, int, int]]:
@@ -128,7 +73,7 @@ def faces_per_frame(spans: list[tuple[int, int, int]], frames: int) -> np.ndarra
 
 
 def run_live(
-    source: FileSource | LiveSource, weights: Path, probe: Probe
+    source: FileSource | LiveSource, weights: Path, precision: str, probe: Probe
 ) -> tuple[Pipeline, float]:
     """Runs the live program without encoding; returns its pipeline and the seconds."""
     threads = reserve_detector_core()
@@ -136,8 +81,10 @@ def run_live(
     options = LiveOptions(min_confidence=default("min_confidence"), quiet=True)
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
-        classifier = Classifier(weights, "advanced", CNN, threads)
-        pipeline = Pipeline(HaarDetector(), classifier, default("smoothing"))
+        classifier = Classifier(weights, "advanced", CNN, threads, precision)
+        pipeline = Pipeline(
+            HaarDetector(), classifier, default("smoothing"), default("classify_rate")
+        )
         stack.callback(pipeline.close)
         probe.run = LiveRun(options, pipeline, source, probe, stack)
         start = time.perf_counter()
@@ -145,10 +92,10 @@ def run_live(
         return pipeline, time.perf_counter() - start
 
 
-def measure_ours(video: Path, weights: Path) -> dict:
+def measure_ours(video: Path, weights: Path, precision: str) -> dict:
     """Runs the live program over a file; returns its numbers."""
     probe = Probe(lambda run: len(run.found))
-    pipeline, took = run_live(open_video(video), weights, probe)
+    pipeline, took = run_live(open_video(video), weights, precision, probe)
     counts = probe.values
     stages = {stage: 1e3 * pipeline.seconds[stage] / len(counts) for stage in STAGES}
     per_face = 1e3 * pipeline.seconds["classification"] / max(1, sum(counts))
@@ -170,7 +117,7 @@ def measure_plain(video: Path, weights: Path) -> dict:
 
 
 def measure_latencies(
-    video: Path, weights: Path, seconds: float
+    video: Path, weights: Path, precision: str, seconds: float
 ) -> tuple[list[float], list[float]]:
     """Runs both programs on the webcam's stand-in, one after the other.
 
@@ -180,7 +127,7 @@ def measure_latencies(
     frames = list(frames_of(video))
     camera = BufferedCamera(frames)
     probe = Probe(lambda run: camera.latency(run.frame.image), seconds)
-    run_live(LiveSource("camera", lambda: camera, camera, RATE), weights, probe)
+    run_live(LiveSource("camera", lambda: camera, camera, RATE), weights, precision, probe)
     all_cores()
     plain, webcam, latencies = Plain(weights), BufferedCamera(frames), []
     end = time.perf_counter() + seconds
@@ -191,9 +138,10 @@ def measure_latencies(
     return probe.values, latencies
 
 
-def classification_latency(weights: Path) -> float:
+def classification_latency(weights: Path, precision: str) -> float:
     """Returns the median milliseconds to classify one face, with nothing else running."""
-    classifier, seconds = Classifier(weights, "advanced", CNN, reserve_detector_core()), []
+    threads, seconds = reserve_detector_core(), []
+    classifier = Classifier(weights, "advanced", CNN, threads, precision)
     face = np.zeros((96, 96, 3), np.uint8)
     for _ in range(200):
         start = time.perf_counter()
@@ -258,6 +206,12 @@ def main(argv: list[str] | None = None) -> int:
         "--weights", type=Path, help="weights file of the CNN (default: that of live_inference.py)"
     )
     parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="number format of the live program's network; auto: bfloat16 where the CPU has it",
+    )
+    parser.add_argument(
         "--latency-seconds",
         type=cli.positive(float),
         default=15,
@@ -269,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"weights: {weights}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         for clip, label in clips(args.source, args.sizes, Path(name)):
-            ours, plain = measure_ours(clip, weights), measure_plain(clip, weights)
+            ours, plain = measure_ours(clip, weights, args.precision), measure_plain(clip, weights)
             frames, truth = len(plain["counts"]), None
             if spans:
                 truth = faces_per_frame(spans, frames)
@@ -284,9 +238,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"ratio of throughputs: {ours['rate'] / plain['rate']:.1f}")
             stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in ours["stages"].items())
             print(f"milliseconds per frame: {stages}")
-            ours, plain = measure_latencies(clip, weights, args.latency_seconds)
+            ours, plain = measure_latencies(clip, weights, args.precision, args.latency_seconds)
             print(f"median latency: {latency_text(ours)}; plain loop {latency_text(plain)}")
-    alone = classification_latency(weights)
+    alone = classification_latency(weights, args.precision)
     print(f"\nclassification of one face, nothing else running: {alone:.1f} ms")
     return 0
 

@@ -111,6 +111,8 @@ def describe(proto: "ModelProto", content: dict, precision: str) -> bytes:
         "std": STD,
         "temperature": content["temperature"],
     }
+    if targets := content["run"].get("targets"):
+        metadata["targets"] = targets
     texts = {key: json.dumps(value) for key, value in metadata.items()}
     onnx.helper.set_model_props(proto, texts)
     return proto.SerializeToString()

@@ -27,24 +27,32 @@ class Classifier:
         name: the model's name in file names.
         build: builds the network from the config in the file.
         threads: number of torch's threads; by default as it is.
+        precision: "float32", "bfloat16" or "auto" (see `device.choose_precision`).
 
     Attributes:
         class_names: the classes, in the order of the probabilities.
         temperature: the number that logits are divided by (see `calibration`).
+        targets: what the weights were trained on, "votes" or "labels"; None if unknown.
 
     Raises:
         UserError: the same as `checkpoint.load_model`.
     """
 
     def __init__(
-        self, path: Path, name: str, build: Callable[..., nn.Module], threads: int | None = None
+        self,
+        path: Path,
+        name: str,
+        build: Callable[..., nn.Module],
+        threads: int | None = None,
+        precision: str = "auto",
     ):
         if threads:
             torch.set_num_threads(threads)
         model, content = load_model(path, name, build)
         self.class_names = tuple(content["class_names"])
         self.temperature = content["temperature"]
-        self.precision = choose_precision("auto", torch.device("cpu"))
+        self.targets = content["run"].get("targets")
+        self.precision = choose_precision(precision, torch.device("cpu"))
         fold_batch_norm(model)
         self.model = model.to(self.precision, memory_format=torch.channels_last)
         example = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=self.precision)

@@ -1,30 +1,38 @@
-"""Face detection, in a whole frame or around a known face; IoU and crops of face boxes.
-
-A face box is (x, y, w, h) in pixels of the frame; it may extend beyond the frame.
-"""
+"""Face detection in a whole frame or around a known face; crops of faces."""
 
 import os
+import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ferlab.files import UserError
+from ferlab.live.boxes import Box, clamp, iou, scaled, to_square
+from ferlab.live.verification import Verifier
 
-Box = tuple[int, int, int, int]
 CASCADE = "haarcascade_frontalface_default.xml"
-SCALE_STEP, NEIGHBOURS = 1.1, 5  # of a detection in a whole frame; larger steps miss faces
+SECOND_CASCADE = "haarcascade_frontalface_alt.xml"  # of other features, for `Verifier`
+# Scale step and neighbours of a detection in a whole frame, neighbours from which a box is a face,
+# and agreeing windows of the second cascade for others. A stream's next frames show a missed face
+# again, but a false one would stay for a while. benchmarks/faces.py counts both.
+STREAM, STILL = (1.2, 2, 14, 6), (1.1, 5, 24, 2)
 MIN_SIDE = 30  # of a face, pixels of the resized frame
 MAX_WIDTH = 960  # whole frames are resized to at most this width, pixels
-LOCAL_SIDE = 64  # local detection resizes the known face to this side, pixels
+LOCAL_SIDE = 52  # local detection resizes the known face to this side, pixels
 LOCAL_MARGIN = 0.45  # of the region around the known face, as a fraction of its side
+MIN_IOU = 0.2  # of a local detection with the known face; else it is another face
+LOCAL_STEP = 1.1
 LOCAL_NEIGHBOURS = 2  # fewer than in a whole frame: the prior for a face is high there
 
 
-def load_cascade() -> "cv2.CascadeClassifier":
-    """Loads OpenCV's frontal-face Haar cascade (Viola & Jones 2001, CVPR).
+def load_cascade(name: str = CASCADE) -> "cv2.CascadeClassifier":
+    """Loads one of OpenCV's Haar cascades (Viola & Jones 2001, CVPR).
 
     The object is not thread-safe.
+
+    Args:
+        name: file name of the cascade; by default that of frontal faces.
 
     Raises:
         UserError: this OpenCV has none, like opencv-python 5, or the file is damaged.
@@ -32,7 +40,7 @@ def load_cascade() -> "cv2.CascadeClassifier":
     remedy = f"OpenCV {cv2.__version__} has no Haar cascades; run: pip install 'opencv-python<5'"
     if not hasattr(cv2, "CascadeClassifier") or not hasattr(cv2, "data"):
         raise UserError(remedy)
-    path = os.path.join(cv2.data.haarcascades, CASCADE)
+    path = os.path.join(cv2.data.haarcascades, name)
     if not os.path.isfile(path):
         raise UserError(f"{path} is missing: {remedy}")
     cascade = cv2.CascadeClassifier()
@@ -48,35 +56,58 @@ def load_cascade() -> "cv2.CascadeClassifier":
 
 
 class HaarDetector:
-    """Detects frontal faces in whole frames with the Haar cascade.
+    """Detects frontal faces in whole frames with the Haar cascade; can be called by many threads.
 
     Args:
         width: maximum width of the frame, pixels; wider ones are resized to it; 0: no maximum.
         min_side: side of the smallest face, pixels of the resized frame.
     """
 
-    interval = 0.1  # seconds between detections in a stream: one takes 20 to 60 ms
+    every_frame, thread_safe = False, True  # a detection takes 20 to 60 ms
 
     def __init__(self, width: int = MAX_WIDTH, min_side: int = MIN_SIDE):
-        self.cascade = load_cascade()
         self.width, self.min_side = width, min_side
+        self._of_thread = threading.local()
+        self._cascades()  # a missing cascade is reported here
 
-    def __call__(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
-        """Returns the boxes of the faces in a frame.
+    def _cascades(self) -> "tuple[cv2.CascadeClassifier, Verifier]":
+        """Returns the calling thread's own cascades, which are not thread-safe."""
+        if not hasattr(self._of_thread, "cascades"):
+            self._of_thread.cascades = load_cascade(), Verifier(load_cascade(SECOND_CASCADE))
+        return self._of_thread.cascades
+
+    def __call__(self, frame: np.ndarray, gray: np.ndarray) -> tuple[list[Box], list[Box]]:
+        """Returns the boxes of the faces in a frame of a stream, and the doubtful boxes.
 
         Args:
             frame: uint8 `(H, W, 3)`, BGR; not used.
             gray: uint8 `(H, W)`, the same frame.
         """
-        resized, scale = limit_width(gray, self.width)
-        found = self.cascade.detectMultiScale(
-            resized, SCALE_STEP, NEIGHBOURS, minSize=(self.min_side, self.min_side)
-        )
-        return [scaled(box, scale) for box in found]
+        return self._search(*limit_width(gray, self.width), *STREAM)
 
     def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
         """Returns the boxes of the faces in a still image; same arguments as `__call__`."""
-        return self(frame, gray)
+        return self._search(*limit_width(gray, self.width), *STILL)[0]
+
+    def _search(
+        self,
+        resized: np.ndarray,
+        scale: float,
+        step: float,
+        neighbours: int,
+        certain: int,
+        agreeing: int,
+    ) -> tuple[list[Box], list[Box]]:
+        """Returns faces and doubtful boxes of a gray image, in pixels of the frame."""
+        cascade, verifier = self._cascades()
+        side = (self.min_side, self.min_side)
+        boxes, numbers = cascade.detectMultiScale2(
+            resized, step, minNeighbors=neighbours, minSize=side
+        )
+        boxes = [tuple(map(int, box)) for box in boxes]
+        found = verifier(resized, boxes, [int(number) for number in numbers], certain, agreeing)
+        faces, doubtful = ([scaled(box, scale) for box in part] for part in found)
+        return faces, doubtful
 
 
 class YuNetDetector:
@@ -90,7 +121,7 @@ class YuNetDetector:
         UserError: the file is missing or is not such a model.
     """
 
-    interval = 0.0  # seconds: fast enough for every frame
+    every_frame, thread_safe = True, False
 
     def __init__(self, model: Path, width: int = 320):
         if not model.is_file():
@@ -106,23 +137,23 @@ class YuNetDetector:
             raise UserError(f"{model} is not a YuNet model; use --detector haar") from error
         self.width = width
 
-    def __call__(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
-        """Returns the boxes of the faces in a frame; same arguments as `HaarDetector`."""
+    def __call__(self, frame: np.ndarray, gray: np.ndarray) -> tuple[list[Box], list[Box]]:
+        """Returns the boxes of the faces, and none in doubt; same arguments as `HaarDetector`."""
+        return self.in_still(frame, gray), []
+
+    def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
+        """Returns the boxes of the faces in a still image; same arguments as `HaarDetector`."""
         resized, scale = limit_width(frame, self.width)
         self.network.setInputSize(resized.shape[1::-1])
         _, found = self.network.detect(resized)
         boxes = [] if found is None else [scaled(row[:4], scale) for row in found]
         return [to_square(box) for box in boxes if min(box[2:]) > 0]
 
-    def in_still(self, frame: np.ndarray, gray: np.ndarray) -> list[Box]:
-        """Returns the boxes of the faces in a still image; same arguments as `__call__`."""
-        return self(frame, gray)
-
 
 class LocalDetector:
     """Detects a known face in the next frame, in the region around its box.
 
-    About fifteen times faster than a detection in a whole frame: the face is resized to
+    About twenty times faster than a detection in a whole frame: the face is resized to
     `LOCAL_SIDE` pixels, and only faces of about its size are considered.
     """
 
@@ -137,9 +168,8 @@ class LocalDetector:
             box: the last or the predicted box.
         """
         side = max(box[2:])
-        margin = round(LOCAL_MARGIN * side)
-        left, top = max(0, box[0] - margin), max(0, box[1] - margin)
-        region = gray[top : box[1] + box[3] + margin, left : box[0] + box[2] + margin]
+        left, top, right, bottom = clamp(box, round(LOCAL_MARGIN * side), gray.shape)
+        region = gray[top:bottom, left:right]
         scale = side / LOCAL_SIDE
         size = [round(length / scale) for length in region.shape[1::-1]]
         if min(size) < LOCAL_SIDE // 2:
@@ -147,11 +177,12 @@ class LocalDetector:
         region = cv2.resize(region, size, interpolation=cv2.INTER_AREA if scale > 1 else 1)
         low, high = round(0.75 * LOCAL_SIDE), round(1.35 * LOCAL_SIDE)
         found = self.cascade.detectMultiScale(
-            region, SCALE_STEP, LOCAL_NEIGHBOURS, minSize=(low, low), maxSize=(high, high)
+            region, LOCAL_STEP, LOCAL_NEIGHBOURS, minSize=(low, low), maxSize=(high, high)
         )
         boxes = [scaled(local, scale) for local in found]
         boxes = [(x + left, y + top, w, h) for x, y, w, h in boxes]
-        return max(boxes, key=lambda candidate: iou(candidate, box), default=None)
+        best = max(boxes, key=lambda candidate: iou(candidate, box), default=None)
+        return best if best and iou(best, box) >= MIN_IOU else None
 
 
 def limit_width(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
@@ -161,31 +192,6 @@ def limit_width(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
         return image, 1.0
     size = (width, max(1, round(image.shape[0] / scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
-
-
-def scaled(box: np.ndarray, scale: float) -> Box:
-    """Returns a box of a resized frame in pixels of the original frame."""
-    x, y, w, h = (round(float(number) * scale) for number in box)
-    return x, y, w, h
-
-
-def to_square(box: Box) -> Box:
-    """Returns the square with the same centre and the mean of width and height as its side.
-
-    Haar's boxes are square; YuNet's are higher than wide, from the forehead to the chin.
-    """
-    x, y, w, h = box
-    side = round((w + h) / 2)
-    return x + (w - side) // 2, y + (h - side) // 2, side, side
-
-
-def iou(a: Box, b: Box) -> float:
-    """Returns the intersection over union of two boxes, in [0, 1]."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    intersection = max(0, width) * max(0, height)
-    union = a[2] * a[3] + b[2] * b[3] - intersection
-    return intersection / union if intersection else 0.0
 
 
 def crop_face(frame: np.ndarray, box: Box, margin: float) -> np.ndarray:

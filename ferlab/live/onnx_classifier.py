@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the metadata
 KEYS = ("format", "model", "precision", "class_names", "image_size", "mean", "std", "temperature")
+OPTIONAL = ("targets",)
 INPUT, OUTPUT = "images", "logits"
 REMEDY = "write it with: python export_onnx.py"
 
@@ -31,6 +32,7 @@ class OnnxClassifier:
     Attributes:
         class_names: the classes, in the order of the probabilities.
         temperature: the number that logits are divided by (see `calibration`).
+        targets: what the weights were trained on, "votes" or "labels"; None if unknown.
 
     Raises:
         UserError: onnxruntime is not installed; the file is missing, damaged or not of this
@@ -49,6 +51,7 @@ class OnnxClassifier:
         self.class_names = tuple(metadata["class_names"])
         self.temperature, self.size = metadata["temperature"], metadata["image_size"]
         self.mean, self.std = metadata["mean"], metadata["std"]
+        self.targets = metadata.get("targets")
         try:
             outputs = run(self.session, np.zeros((1, 1, self.size, self.size), np.float32)).shape
         except Exception as error:
@@ -142,7 +145,8 @@ def as_input(face: np.ndarray, size: int, mean: float, std: float) -> np.ndarray
 
 
 def read_metadata(session: "InferenceSession", path: Path) -> dict:
-    """Returns the metadata that export_onnx.py wrote: a value for each of KEYS.
+    """Returns the metadata that export_onnx.py wrote: a value for each of KEYS, and of
+    those of OPTIONAL that are there.
 
     Raises:
         UserError: the model of `path` has no such metadata.
@@ -150,6 +154,7 @@ def read_metadata(session: "InferenceSession", path: Path) -> dict:
     texts = session.get_modelmeta().custom_metadata_map
     try:
         metadata = {key: json.loads(texts[key]) for key in KEYS}
+        metadata |= {key: json.loads(texts[key]) for key in OPTIONAL if key in texts}
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not a model of this project; {REMEDY}") from error
     if metadata["format"] != FORMAT:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ferlab.live.detection import Box, iou
+from ferlab.live.boxes import Box, iou
 from ferlab.live.tracking import Face
 
 UNSURE = "unsure"

@@ -1,4 +1,4 @@
-"""Detects, tracks and classifies the faces of a frame; the detector has a thread of its own."""
+"""Detects, tracks and classifies the faces of a frame; whole frames are searched in threads."""
 
 import os
 import time
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ferlab.live.detection import Box, HaarDetector, LocalDetector, YuNetDetector, crop_face
+from ferlab.live.boxes import Box
+from ferlab.live.detection import HaarDetector, LocalDetector, YuNetDetector, crop_face
 from ferlab.live.frames import FileSource, Frame
+from ferlab.live.schedule import Schedule
 from ferlab.live.stills import boxes_in_still
 from ferlab.live.streams import LiveSource
 from ferlab.live.tracking import Face, Tracker
@@ -21,7 +23,9 @@ if TYPE_CHECKING:  # importing Classifier needs torch, OnnxClassifier does not
     from ferlab.live.classifier import Classifier
     from ferlab.live.onnx_classifier import OnnxClassifier
 
-LOOK_AHEAD = 4  # frames of a file that are read ahead of the frame shown
+LOOK_AHEAD, LOOK_AHEAD_STILLS = 12, 3  # frames of a file that are read ahead of the frame shown
+MAX_WORKERS = 4  # threads that search whole frames
+CLASSIFICATIONS = 30.0  # of known faces per second, all faces together
 SHOW_UNSEEN = 0.25  # seconds for which a face is shown after its last detection
 MARGIN = 0.0  # of the crop: FER2013's images are Haar boxes without margin (benchmarks/crop.py)
 STAGES = ("capture", "detection", "classification", "drawing", "output")
@@ -41,9 +45,10 @@ class Pipeline:
     """Detects, tracks and classifies the faces of a stream or of still images.
 
     Args:
-        detector: detects faces in whole frames; runs in one thread.
+        detector: detects faces in whole frames.
         classifier: computes the probabilities of crops of faces.
         smoothing: time constant of the probabilities, seconds; 0 for no smoothing.
+        classify_rate: maximum number of classifications of a face per second.
         margin: margin of the crops (see `detection.crop_face`).
 
     Attributes:
@@ -55,14 +60,18 @@ class Pipeline:
         detector: HaarDetector | YuNetDetector,
         classifier: "Classifier | OnnxClassifier",
         smoothing: float,
+        classify_rate: float,
         margin: float = MARGIN,
     ):
         self.detector, self.classifier = detector, classifier
         self.smoothing, self.margin = smoothing, margin
+        self.classify_interval = 1 / classify_rate
         self.tracker = Tracker(LocalDetector())
         self.seconds: dict[str, float] = defaultdict(float)
-        self._thread = ThreadPoolExecutor(1)
-        self._detected_at = -np.inf
+        workers = min(MAX_WORKERS, os.cpu_count() or 1) if detector.thread_safe else 1
+        self._workers = ThreadPoolExecutor(workers)
+        self._schedule = Schedule(detector.every_frame)
+        self._classified_at = -np.inf
         self._pending: Future | None = None
 
     def frames(self, source: FileSource | LiveSource) -> Iterator[Frame | None]:
@@ -72,6 +81,7 @@ class Pipeline:
         of a live source never wait.
         """
         waiting: deque[Frame] = deque()
+        look_ahead = LOOK_AHEAD_STILLS if source.stills else LOOK_AHEAD
         while not source.ended:
             start = time.perf_counter()
             frame = source.read(timeout=0.05)
@@ -82,30 +92,23 @@ class Pipeline:
             elif source.live:
                 yield frame
             else:
-                if source.stills or self._due(frame):
+                if source.stills or self._schedule.due(frame.gray, frame.time_s):
                     frame.detection = self._start_detection(frame, source.stills)
                 waiting.append(frame)
-                if len(waiting) > LOOK_AHEAD:
+                if len(waiting) > look_ahead:
                     yield waiting.popleft()
         yield from waiting
 
-    def _due(self, frame: Frame) -> bool:
-        """Whether the detector's interval has passed since the last whole-frame detection."""
-        due = frame.time_s - self._detected_at >= self.detector.interval - 1e-3
-        if due:
-            self._detected_at = frame.time_s
-        return due
-
     def _start_detection(self, frame: Frame, still: bool = False) -> Future:
         detect = partial(boxes_in_still, self.detector) if still else self.detector
-        return self._thread.submit(detect, frame.image, frame.gray)
+        return self._workers.submit(detect, frame.image, frame.gray)
 
-    def _newest_detections(self, frame: Frame) -> list[Box] | None:
+    def _newest_detections(self, frame: Frame) -> tuple[list[Box], list[Box]] | None:
         """Returns the boxes of a detection that has ended, if any; starts the next if it is due."""
         found = None
         if self._pending and self._pending.done():
             found, self._pending = self._pending.result(), None
-        if self._pending is None and self._due(frame):
+        if self._pending is None and self._schedule.due(frame.gray, frame.time_s):
             self._pending = self._start_detection(frame)
         return found
 
@@ -129,15 +132,33 @@ class Pipeline:
         return faces
 
     def classify(self, frame: Frame, faces: list[Face]) -> list[Face]:
-        """Classifies the faces detected in this frame, in one batch; returns these faces."""
+        """Classifies those of the faces found in this frame whose turn it is, in one batch.
+
+        Returns:
+            All faces found in this frame.
+        """
         start = time.perf_counter()
         found = [face for face in faces if face.found_at == frame.time_s]
-        crops = [crop_face(frame.image, face.rounded_box(), self.margin) for face in found]
-        for face, probs in zip(found, self.classifier(crops), strict=True):
+        chosen = self._choose(found, frame.time_s)
+        crops = [crop_face(frame.image, face.rounded_box(), self.margin) for face in chosen]
+        for face, probs in zip(chosen, self.classifier(crops), strict=True):
             face.observe(probs, frame.time_s, self.smoothing)
         self.seconds["classification"] += time.perf_counter() - start
         return found
 
+    def _choose(self, faces: list[Face], time_s: float) -> list[Face]:
+        """Returns the faces to classify: new ones, then those classified longest ago."""
+        seconds, self._classified_at = time_s - self._classified_at, time_s
+        allowed = max(1, round(CLASSIFICATIONS * min(1.0, seconds)))
+        rested = [
+            face
+            for face in faces
+            if face.probs is not None
+            and time_s - face.classified_at >= self.classify_interval - 1e-3
+        ]
+        rested.sort(key=lambda face: face.classified_at)
+        return [face for face in faces if face.probs is None] + rested[:allowed]
+
     def close(self) -> None:
-        """Stops the detector's thread."""
-        self._thread.shutdown(cancel_futures=True)
+        """Stops the detector's threads."""
+        self._workers.shutdown(cancel_futures=True)

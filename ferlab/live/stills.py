@@ -4,11 +4,12 @@ import copy
 
 import numpy as np
 
-from ferlab.live.detection import MIN_SIDE, Box, HaarDetector, YuNetDetector, iou
+from ferlab.live.boxes import Box, overlap
+from ferlab.live.detection import MIN_SIDE, HaarDetector, YuNetDetector
+from ferlab.live.verification import SAME_FACE
 
 TILE = 1920  # width and height, pixels
 SMALLEST = 48  # side of a face, pixels: the network's input
-SAME_FACE = 0.2  # IoU of two boxes of one face
 
 
 def boxes_in_still(
@@ -30,16 +31,16 @@ def boxes_in_still(
         return boxes
     in_tile = copy.copy(detector)
     in_tile.width = TILE
-    overlap = min(missed, TILE // 2)
-    for top in range(0, max(1, height - overlap), TILE - overlap):
-        for left in range(0, max(1, width - overlap), TILE - overlap):
+    shared = min(missed, TILE // 2)
+    for top in range(0, max(1, height - shared), TILE - shared):
+        for left in range(0, max(1, width - shared), TILE - shared):
             rows, columns = slice(top, top + TILE), slice(left, left + TILE)
             tile = np.ascontiguousarray(frame[rows, columns])
             found = in_tile.in_still(tile, np.ascontiguousarray(gray[rows, columns]))
             for x, y, w, h in found:
                 box = (x + left, y + top, w, h)
                 inside = is_inside(x, w, left, width) and is_inside(y, h, top, height)
-                known = any(iou(box, other) > SAME_FACE for other in boxes)
+                known = any(overlap(box, other) >= SAME_FACE for other in boxes)
                 if inside and not known and SMALLEST <= max(w, h) <= missed:
                     boxes.append(box)
     return boxes

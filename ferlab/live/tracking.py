@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ferlab.live.detection import Box, iou
+from ferlab.live.boxes import Box, iou
+from ferlab.live.matching import Template, make_template, match
 
 MATCH_IOU = 0.3  # minimum IoU of a detection with the track that it is assigned to
 CONFLICT_IOU = 0.45  # minimum IoU of two tracks' new boxes that are taken for one face
 MAX_UNSEEN = 0.6  # seconds without a detection before a track ends
+LOCAL_INTERVAL = 0.1  # seconds between local detections of a face; in between it is matched
+MAX_MATCHED = 0.3  # seconds for which a face is matched after its last local detection
 MAX_LOCAL = 1.0  # seconds with local detections only before a track ends
 VELOCITY_DECAY = 0.3  # time constant of the velocity of an unseen face, seconds
 POSITION_GAIN, VELOCITY_GAIN, SIZE_GAIN = 0.65, 0.15, 0.4  # of the g-h filter, per frame
@@ -23,7 +26,9 @@ class Face:
     Attributes:
         id: counted from 1 in order of appearance.
         box: x, y, w, h, pixels, smoothed.
-        found_at: time of the last detection, whole-frame or local, seconds.
+        found_at: time at which it was last found: detected, or matched by its template, seconds.
+        located_at: time of the last local detection, seconds.
+        template: its image at that time; None before, or if it has no contrast.
         detected_at: time of the last detection in a whole frame, seconds.
         velocity: of the box's corner, pixels per second.
         confirmed: detected at least twice; false detections seldom are.
@@ -37,6 +42,8 @@ class Face:
     detected_at: float
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     confirmed: bool = False
+    located_at: float = -math.inf
+    template: Template | None = None
     probs: np.ndarray | None = None
     classified_at: float = 0.0
 
@@ -84,6 +91,9 @@ class Face:
 class Tracker:
     """Tracks the faces of a stream.
 
+    Each face is detected locally ten times per second, and in the frames in between matched by its
+    image, so that the time that a frame takes hardly depends on the number of faces.
+
     Args:
         detect_locally: detects a face around a box in a gray frame, or returns None (see
             `detection.LocalDetector`).
@@ -95,13 +105,15 @@ class Tracker:
         self.time_s: float | None = None
         self.count = 0
 
-    def update(self, gray: np.ndarray, detections: list[Box] | None, time_s: float) -> list[Face]:
+    def update(
+        self, gray: np.ndarray, detections: tuple[list[Box], list[Box]] | None, time_s: float
+    ) -> list[Face]:
         """Updates all tracks with the next frame and starts new ones.
 
         Args:
             gray: uint8 `(H, W)`, the frame.
-            detections: boxes detected in this or a recent whole frame; None if there was no
-                detection.
+            detections: faces detected in this or a recent whole frame, and doubtful boxes, which
+                start no track but keep one; None if there was no detection.
             time_s: the frame's time, seconds; increasing.
 
         Returns:
@@ -111,9 +123,9 @@ class Tracker:
         self.time_s = time_s
         for face in self.faces:
             face.predict(seconds)
-        found = {face.id: self.detect_locally(gray, face.rounded_box()) for face in self.faces}
+        found = self.locate(gray, seconds)
         if detections is not None:
-            unmatched = self.assign(detections, found)
+            unmatched = self.assign(*detections, found)
         self.resolve_conflicts(found)
         for face in self.faces:
             if found[face.id] is not None:
@@ -129,12 +141,41 @@ class Tracker:
             self.start_tracks(unmatched, time_s)
         return [face for face in self.faces if face.confirmed]
 
-    def assign(self, detections: list[Box], found: dict[int, Box | None]) -> list[Box]:
+    def locate(self, gray: np.ndarray, seconds: float) -> dict[int, Box | None]:
+        """Returns the new box of each face by its id: detected locally or matched; None if lost.
+
+        Args:
+            gray: uint8 `(H, W)`, the frame.
+            seconds: time since the last frame.
+        """
+        now = self.time_s
+        rested = [face for face in self.faces if now - face.located_at >= LOCAL_INTERVAL - 1e-3]
+        allowed = math.ceil(len(self.faces) * seconds / LOCAL_INTERVAL)
+        due = {face.id for face in sorted(rested, key=lambda face: face.located_at)[:allowed]}
+        found = {}
+        for face in self.faces:
+            place, box = face.rounded_box(), None
+            fresh = face.template is not None and now - face.located_at <= MAX_MATCHED
+            if fresh and face.id not in due:
+                box = match(gray, face.template, place)
+            if box is None:
+                box = self.detect_locally(gray, place)
+                if box is not None:
+                    face.located_at, face.template = now, make_template(gray, box)
+                elif fresh:
+                    box = match(gray, face.template, place)
+            found[face.id] = box
+        return found
+
+    def assign(
+        self, certain: list[Box], doubtful: list[Box], found: dict[int, Box | None]
+    ) -> list[Box]:
         """Assigns detections to tracks by IoU; fills in `found` where local detection failed.
 
         Returns:
-            The detections that match no track.
+            The certain detections that match no track.
         """
+        detections = certain + doubtful
         boxes = [found[face.id] or face.rounded_box() for face in self.faces]
         ious = np.array([[iou(detection, box) for box in boxes] for detection in detections])
         ious = ious.reshape(len(detections), len(boxes))
@@ -144,7 +185,7 @@ class Tracker:
                 found[face.id] = found[face.id] or detections[row]
                 face.detected_at = self.time_s
         matched = (ious >= MATCH_IOU).any(1)
-        return [box for row, box in enumerate(detections) if not matched[row]]
+        return [box for row, box in enumerate(certain) if not matched[row]]
 
     def resolve_conflicts(self, found: dict[int, Box | None]) -> None:
         """Where two tracks have about the same new box, keeps it for the better predicted one."""

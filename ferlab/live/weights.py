@@ -22,3 +22,13 @@ def default_weights(results_dir: Path = RESULTS_DIR) -> Path:
     folders = (results_dir / "votes", results_dir, REFERENCE_DIR / "votes", REFERENCE_DIR)
     found = (folder / FILE for folder in folders if (folder / FILE).is_file())
     return next(found, results_dir / FILE)
+
+
+def describe(path: Path, targets: str | None) -> str:
+    """Returns the line about the weights: the file and, where it is known, what they learned from.
+
+    Args:
+        path: the weights file.
+        targets: "votes" or "labels"; None if the file does not hold it.
+    """
+    return f"{path}, trained on {targets}" if targets else str(path)

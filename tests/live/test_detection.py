@@ -12,16 +12,17 @@ from ferlab.data.images import read_pixels
 from ferlab.data.preprocessing import preprocess
 from ferlab.files import UserError
 from ferlab.live import detection
+from ferlab.live.boxes import clamp, iou, overlap, to_square
 from ferlab.live.classifier import as_input
 from ferlab.live.detection import (
+    SECOND_CASCADE,
     HaarDetector,
     LocalDetector,
     YuNetDetector,
     crop_face,
-    iou,
     load_cascade,
-    to_square,
 )
+from ferlab.live.verification import Verifier, one_per_face
 
 
 def gray_of(frame):
@@ -30,8 +31,9 @@ def gray_of(frame):
 
 def test_haar_detects_drawn_faces():
     frame, boxes = drawn_frame([(180, 200, 70), (460, 260, 90)])
-    found = HaarDetector()(frame, gray_of(frame))
-    assert len(found) == 2
+    found, doubtful = HaarDetector()(frame, gray_of(frame))
+    assert len(found) == 2 and not doubtful
+    assert len(HaarDetector().in_still(frame, gray_of(frame))) == 2
     for box in boxes:
         assert max(iou(box, other) for other in found) > 0.5
 
@@ -39,13 +41,13 @@ def test_haar_detects_drawn_faces():
 def test_boxes_of_a_resized_frame_are_in_pixels_of_the_original():
     frame, (box,) = drawn_frame([(320, 240, 90)])
     big = cv2.resize(frame, (2560, 1920))
-    (found,) = HaarDetector()(big, gray_of(big))
+    (found,) = HaarDetector().in_still(big, gray_of(big))
     assert iou(found, tuple(4 * number for number in box)) > 0.5
 
 
 def test_local_detection_follows_a_face():
     before, (old,) = drawn_frame([(320, 240, 70)])
-    (start,) = HaarDetector()(before, gray_of(before))
+    (start,) = HaarDetector().in_still(before, gray_of(before))
     after, _ = drawn_frame([(345, 250, 70)])
     found = LocalDetector()(gray_of(after), start)
     assert found[0] - start[0] == pytest.approx(25, abs=8)
@@ -116,6 +118,37 @@ def test_preprocessing_is_torchvisions(shape):
     assert torch.equal(preprocess(pixels), v2.Compose(steps)(pixels))
 
 
+def test_one_box_per_face():
+    """A box inside another, and one half beside it, are of the same face."""
+    whole, mouth, beside, other = (
+        (100, 100, 80, 80), (120, 140, 40, 40), (140, 110, 80, 80), (300, 100, 80, 80),
+    )  # fmt: skip
+    assert one_per_face([mouth, whole, beside, other], [5, 60, 7, 6]) == [1, 3]
+    assert one_per_face([whole, (170, 100, 80, 80)], [9, 9]) == [0, 1], "two people side by side"
+    assert one_per_face([], []) == []
+
+
+def test_boxes_without_a_face_are_doubtful():
+    frame, (face,) = drawn_frame([(320, 240, 70)])
+    gray, nothing, edge = gray_of(frame), (20, 30, 90, 90), (-40, -40, 90, 90)
+    verifier = Verifier(load_cascade(SECOND_CASCADE))
+    assert verifier(gray, [face, nothing, edge], [6, 6, 6], 24, 3) == ([face], [nothing, edge])
+    assert verifier(gray, [nothing], [24], 24, 3) == ([nothing], [])
+
+
+def test_the_part_of_a_box_in_the_frame():
+    assert clamp((10, 20, 30, 40), 5, (480, 640)) == (5, 15, 45, 65)
+    assert clamp((-50, -60, 30, 40), 5, (480, 640)) == (0, 0, 0, 0)
+    assert clamp((630, 470, 30, 40), 5, (480, 640)) == (625, 465, 640, 480)
+    assert clamp((700, 500, 30, 40), 5, (480, 640)) == (640, 480, 640, 480)
+
+
+def test_overlap():
+    assert overlap((0, 0, 10, 10), (2, 2, 5, 5)) == 1
+    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == 0.5
+    assert overlap((0, 0, 10, 10), (5, 0, 0, 0)) == 0
+
+
 def test_iou():
     assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
     assert iou((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3)
@@ -167,4 +200,4 @@ def test_yunet_boxes_are_those_of_the_whole_frame(monkeypatch, tmp_path):
     (tmp_path / "yunet.onnx").write_bytes(b"stand-in")
     detector = YuNetDetector(tmp_path / "yunet.onnx")
     frame = np.zeros((480, 640, 3), np.uint8)
-    assert detector(frame, gray_of(frame)) == [to_square((40, 60, 80, 96))]
+    assert detector(frame, gray_of(frame)) == ([to_square((40, 60, 80, 96))], [])

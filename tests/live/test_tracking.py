@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from conftest import drawn_frame
-from ferlab.live.detection import HaarDetector, LocalDetector, iou
-from ferlab.live.tracking import MAX_LOCAL, MAX_UNSEEN, Face, Tracker
+from ferlab.live.boxes import iou
+from ferlab.live.detection import HaarDetector, LocalDetector
+from ferlab.live.matching import make_template, match
+from ferlab.live.tracking import LOCAL_INTERVAL, MAX_LOCAL, MAX_UNSEEN, Face, Tracker
 
 RATE = 30
 GRAY = np.zeros((480, 640), np.uint8)
@@ -35,7 +37,7 @@ def play(scripts, frames, every=3, tracker=None, scene=None):
     seen = []
     for number in range(frames):
         scene.boxes = [box for script in scripts if (box := script(number))]
-        detections = list(scene.boxes) if number % every == 0 else None
+        detections = (list(scene.boxes), []) if number % every == 0 else None
         faces = tracker.update(GRAY, detections, number / RATE)
         seen.append({f.id: f.rounded_box() for f in faces if f.found_at == number / RATE})
     return seen
@@ -68,9 +70,89 @@ def test_a_track_without_whole_frame_detections_ends():
     tracker = Tracker(scene.detect)
     play([lambda n: (300, 200, 60, 60)], 10, tracker=tracker, scene=scene)
     for number in range(10, 10 + int(2 * MAX_LOCAL * RATE)):
-        detections = [] if number % 3 == 0 else None
+        detections = ([], []) if number % 3 == 0 else None
         faces = tracker.update(GRAY, detections, number / RATE)
     assert not faces
+
+
+def test_a_doubtful_detection_starts_no_track_but_keeps_one():
+    scene, box = Scene(), (300, 200, 60, 60)
+    tracker = Tracker(scene.detect)
+    for number in range(30):
+        assert not tracker.update(GRAY, ([], [box]), number / RATE)
+    scene.boxes = [box]
+    for number in range(30, 30 + int(2 * MAX_LOCAL * RATE)):
+        detections = ([box], []) if number == 30 else ([], [box])
+        faces = tracker.update(GRAY, detections, number / RATE)
+    assert [face.id for face in faces] == [1]
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(-1, 0), (1, 0), (0, -1), (0, 1)])
+def test_a_face_that_leaves_does_not_become_another(dx, dy):
+    """It leaves on each side, past a second face that stays: with the real detectors."""
+    detector, tracker = HaarDetector(), Tracker(LocalDetector())
+    stays = (320 + 190 * dy, 240 + 60 * dx, 55)
+    ids, last = set(), []
+    for number in range(22):
+        leaves = (320 + dx * (150 + 15 * number), 230 + dy * (60 + 15 * number), 55)
+        frame, boxes = drawn_frame([stays, leaves], people=(3, 8))
+        gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        detections = detector(frame, gray) if number in (0, 3) else None
+        last = tracker.update(gray, detections, number / RATE)
+        for face in last:
+            if face.found_at == number / RATE and iou(face.rounded_box(), boxes[0]) > 0.4:
+                ids.add(face.id)
+        if number == 3:
+            assert len(last) == 2
+    assert len(ids) == 1, "the face that stays has one id"
+    assert {face.id for face in last if face.found_at == 21 / RATE} == ids
+
+
+def test_a_local_detection_must_overlap_the_known_face():
+    frame, (box,) = drawn_frame([(320, 240, 70)])
+    gray, (x, y, w, h) = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), box
+    assert LocalDetector()(gray, box) is not None
+    for beside in ((x - round(1.1 * w), y, w, h), (x, y + round(1.1 * h), w, h)):
+        assert LocalDetector()(gray, beside) is None
+    for beyond in ((-w - 20, y, w, h), (x, -h - 20, w, h), (660, y, w, h), (x, 500, w, h)):
+        assert LocalDetector()(gray, beyond) is None
+
+
+def test_between_local_detections_a_face_is_matched_by_its_image():
+    """Its box follows every frame, with a third of the local detections."""
+    local, calls = LocalDetector(), []
+
+    def detect(gray, box):
+        calls.append(box)
+        return local(gray, box)
+
+    tracker, detector, errors = Tracker(detect), HaarDetector(), []
+    for number in range(19):
+        frame, _ = drawn_frame([(200 + 5 * number, 240, 60)])
+        gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        faces = tracker.update(gray, detector(frame, gray) if number == 0 else None, number / RATE)
+        if number == 0:
+            start = tracker.faces[0].rounded_box()
+        else:
+            assert faces[0].found_at == number / RATE
+            errors.append(faces[0].rounded_box()[0] - start[0] - 5 * number)
+    assert np.abs(errors[3:]).max() < 12, errors
+    assert len(calls) <= 1.1 * 18 / RATE / LOCAL_INTERVAL + 1
+
+
+def test_a_template_is_found_where_it_is_and_nowhere_else():
+    frame, (box,) = drawn_frame([(320, 240, 70)])
+    gray, (x, y, w, h) = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), box
+    template = make_template(gray, box)
+    shifted = np.roll(gray, (6, -9), (0, 1))
+    assert match(shifted, template, box) == pytest.approx((x - 9, y + 6, w, h), abs=1)
+    assert (
+        match(np.random.default_rng(0).integers(0, 255, gray.shape, np.uint8), template, box)
+        is None
+    )
+    assert match(gray, template, (-3 * w, y, w, h)) is None
+    assert make_template(np.full_like(gray, 90), box) is None
+    assert make_template(gray, (-round(0.8 * w), y, w, h)) is None
 
 
 def test_ids_stay_while_two_faces_cross():
