@@ -104,7 +104,29 @@ def make_parser() -> argparse.ArgumentParser:
         "--max-frames", type=cli.positive(int), help="number of frames after which to stop"
     )
     parser.add_argument("--quiet", action="store_true", help="print no progress bar and no summary")
+    add_server_flags(parser)
     return parser
+
+
+def add_server_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of --serve."""
+    add = parser.add_argument_group("the demo in a browser").add_argument
+    add(
+        "--serve",
+        type=int,
+        nargs="?",
+        const=8000,
+        metavar="PORT",
+        help="serve a page that sends a browser's camera here (PORT: 8000 if not given)",
+    )
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="network interface of --serve; 0.0.0.0 is all, and the link then has a token",
+    )
+    add("--certificate", type=Path, metavar="PEM", help="certificate, to serve https")
+    add("--key", type=Path, metavar="PEM", help="key of the certificate")
+    add("--domain", help="name under which a reverse proxy on this machine serves the page")
 
 
 def load_classifier(path: Path, threads: int) -> "Classifier | OnnxClassifier":
@@ -183,10 +205,41 @@ def run(args: argparse.Namespace) -> None:
         raise source.error
 
 
+def run_server(args: argparse.Namespace) -> None:
+    """Serves the page until Ctrl-C.
+
+    Raises:
+        UserError: anything that the user can fix.
+    """
+    from ferlab.live.onnx_classifier import require_packages
+
+    require_packages(["starlette", "uvicorn", "websockets"])
+    from ferlab.live import server
+    from ferlab.live.pipeline import Pipeline, reserve_detector_core
+
+    address = server.Address(args.serve, args.host, args.certificate, args.key, args.domain)
+    opened = server.open_port(address)
+    weights = args.weights or default_weights()
+    classifier = load_classifier(weights, reserve_detector_core())
+    open_detector(args.detector, args.detector_model)  # a fault shows now
+
+    def make_pipeline() -> Pipeline:
+        detector = open_detector(args.detector, args.detector_model)
+        return Pipeline(detector, classifier, args.smoothing)
+
+    faces = server.Faces(
+        make_pipeline, str(weights), classifier.class_names, args.min_confidence, address.token()
+    )
+    server.serve(faces, address, opened)
+
+
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags and runs the demo; returns the exit code."""
     args = make_parser().parse_args(argv)
+    if args.serve is not None:
+        run_server(args)
+        return 0
     for path in (args.output, args.log):
         if path and path.exists() and path.resolve() == Path(args.source).resolve():
             raise UserError(f"{path} is the source itself; choose another name for the output")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # importing Classifier needs torch, OnnxClassifier does not
     from ferlab.live.classifier import Classifier
     from ferlab.live.onnx_classifier import OnnxClassifier
 
+Source = FileSource | LiveSource
 LOOK_AHEAD = 4  # frames of a file that are read ahead of the frame shown
 SHOW_UNSEEN = 0.25  # seconds for which a face is shown after its last detection
 MARGIN = 0.0  # of the crop: FER2013's images are Haar boxes without margin (benchmarks/crop.py)
@@ -62,7 +63,7 @@ class Pipeline:
         self._detected_at = -np.inf
         self._pending: Future | None = None
 
-    def frames(self, source: FileSource | LiveSource) -> Iterator[Frame | None]:
+    def frames(self, source: "Source") -> Iterator[Frame | None]:
         """Yields the source's frames, and None whenever no frame is available yet.
 
         Frames of a file wait for their detection, so that every run gives the same faces; frames
@@ -79,8 +80,7 @@ class Pipeline:
             elif source.live:
                 yield frame
             else:
-                if source.stills or self._due(frame):
-                    frame.detection = self._start_detection(frame)
+                self.start_detection(frame, source)
                 waiting.append(frame)
                 if len(waiting) > LOOK_AHEAD:
                     yield waiting.popleft()
@@ -93,7 +93,15 @@ class Pipeline:
             self._detected_at = frame.time_s
         return due
 
-    def _start_detection(self, frame: Frame) -> Future:
+    def start_detection(self, frame: Frame, source: "Source") -> None:
+        """Starts the detection in the whole frame that `find` waits for, if one is due.
+
+        Frames of a live source wait for none.
+        """
+        if source.stills or (not source.live and self._due(frame)):
+            frame.detection = self._submit(frame)
+
+    def _submit(self, frame: Frame) -> Future:
         return self._thread.submit(self.detector, frame.image, frame.gray)
 
     def _newest_detections(self, frame: Frame) -> list[Box] | None:
@@ -102,10 +110,10 @@ class Pipeline:
         if self._pending and self._pending.done():
             found, self._pending = self._pending.result(), None
         if self._pending is None and self._due(frame):
-            self._pending = self._start_detection(frame)
+            self._pending = self._submit(frame)
         return found
 
-    def find(self, frame: Frame, source: FileSource | LiveSource) -> list[Face]:
+    def find(self, frame: Frame, source: "Source") -> list[Face]:
         """Returns the faces of a frame, including those lost up to SHOW_UNSEEN seconds ago."""
         start = time.perf_counter()
         if source.stills:
