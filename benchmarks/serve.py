@@ -5,8 +5,8 @@
 
 Starts `live_inference.py --serve` anew for each number of visitors. Each visitor sends the frames
 of a clip (JPEG, at most 640 pixels wide) at --rate, one at a time, as the page does: a frame that
-is due while the last answer has not come is left out. Latency is the time from sending a frame to its
-answer; CPU is the server's time per answer, on all cores together.
+is due while the last answer has not come is left out. Latency is the time from sending a frame to
+its answer; CPU is the server's time per answer, on all cores together.
 """
 
 import argparse
