@@ -4,6 +4,7 @@
     python live_inference.py --source video.mp4 --output annotated.mp4 --log faces.csv
     python live_inference.py --source photo.jpg
     python live_inference.py --source sample              # the drawn clip: needs no camera
+    python live_inference.py --serve                      # in a browser, which has the camera
 
 Keys: q or Esc quits, space pauses, p shows or hides the probability bars, m mirrors the image,
 s saves a screenshot, h shows or hides the list of keys.
@@ -33,6 +34,7 @@ os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")  # seconds a cam
 
 from ferlab import cli
 from ferlab.files import UserError
+from ferlab.live import flags
 from ferlab.live.weights import default_weights, describe
 
 if TYPE_CHECKING:  # everything heavy is imported after the flags are parsed
@@ -41,88 +43,9 @@ if TYPE_CHECKING:  # everything heavy is imported after the flags are parsed
     from ferlab.live.onnx_classifier import OnnxClassifier
 
 
-def frame_size(text: str) -> tuple[int, int]:
-    """An argparse type: 640x480."""
-    width, height = map(cli.positive(int), text.lower().split("x"))
-    return width, height
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser."""
-    parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--source",
-        default="0",
-        help="source of the frames: the number or device file of a camera, the URL of a stream or "
-        "file, a video, an image, a folder of images, or: sample",
-    )
-    parser.add_argument(
-        "--camera-size",
-        type=frame_size,
-        metavar="WxH",
-        help="frame size to request from the camera, such as 1280x720",
-    )
-    parser.add_argument(
-        "--fps",
-        type=cli.positive(float),
-        help="frame rate to request from the camera, to assume for a stream, or to use for a video "
-        "in place of its time stamps",
-    )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        help="weights file of advanced_network.py, or .onnx file of export_onnx.py (default: the "
-        "first that exists of results/votes/, results/ and the shipped ones in reference/)",
-    )
-    parser.add_argument(
-        "--detector", choices=("haar", "yunet"), default="haar", help="method of face detection"
-    )
-    parser.add_argument(
-        "--detector-model", type=Path, help=".onnx file of the model for --detector yunet"
-    )
-    parser.add_argument(
-        "--smoothing",
-        type=cli.not_negative(float),
-        default=0.4,
-        metavar="SECONDS",
-        help="time constant of the smoothing of probabilities; 0 turns it off",
-    )
-    parser.add_argument(
-        "--classify-rate",
-        type=cli.positive(float),
-        default=10,
-        metavar="PER_SECOND",
-        help="maximum number of classifications of each face per second; a new face is classified "
-        "at once",
-    )
-    parser.add_argument(
-        "--min-confidence",
-        type=cli.fraction,
-        default=0.4,
-        help='minimum probability for a label; below it, "unsure" is shown',
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="annotated video to write; for an image an annotated image, for several a folder",
-    )
-    parser.add_argument(
-        "--codec",
-        choices=("h264", "vp9", "mp4v", "mjpg"),
-        help="codec of the annotated video; h264 and vp9 play in browsers and need: pip install av "
-        "(default: for .mp4 h264 if PyAV is installed, else mp4v; for .webm vp9; for .avi mjpg)",
-    )
-    parser.add_argument(
-        "--log", type=Path, help="CSV file to write, with one row per face and frame"
-    )
-    parser.add_argument(
-        "--no-window", action="store_true", help="show no window, for machines without a display"
-    )
-    parser.add_argument(
-        "--max-frames", type=cli.positive(int), help="number of frames after which to stop"
-    )
-    parser.add_argument("--quiet", action="store_true", help="print no progress bar and no summary")
-    return parser
+    return flags.parser(__doc__)
 
 
 def load_classifier(path: Path, threads: int) -> "Classifier | OnnxClassifier":
@@ -202,10 +125,42 @@ def run(args: argparse.Namespace) -> None:
         raise source.error
 
 
+def run_server(args: argparse.Namespace) -> None:
+    """Serves the page until Ctrl-C.
+
+    Raises:
+        UserError: anything that the user can fix.
+    """
+    from ferlab.live.onnx_classifier import require_packages
+
+    require_packages(["starlette", "uvicorn", "websockets"])
+    from ferlab.live import server
+    from ferlab.live.pipeline import Pipeline, reserve_detector_core
+
+    address = server.Address(args.serve, args.host, args.certificate, args.key, args.domain)
+    opened = server.open_port(address)
+    weights = args.weights or default_weights()
+    classifier = load_classifier(weights, reserve_detector_core())
+    open_detector(args.detector, args.detector_model)  # a fault shows now
+
+    def make_pipeline() -> Pipeline:
+        detector = open_detector(args.detector, args.detector_model)
+        return Pipeline(detector, classifier, args.smoothing, args.classify_rate)
+
+    model = describe(Path(weights.name), classifier.targets)
+    faces = server.Faces(
+        make_pipeline, model, classifier.class_names, args.min_confidence, address.token()
+    )
+    server.serve(faces, address, opened)
+
+
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags and runs the demo; returns the exit code."""
     args = make_parser().parse_args(argv)
+    if args.serve is not None:
+        run_server(args)
+        return 0
     for path in (args.output, args.log):
         if path and path.exists() and path.resolve() == Path(args.source).resolve():
             raise UserError(f"{path} is the source itself; choose another name for the output")

@@ -36,13 +36,14 @@ from ferlab.files import UserError
 from ferlab.live.app import LiveOptions, LiveRun
 from ferlab.live.classifier import Classifier
 from ferlab.live.detection import HaarDetector
+from ferlab.live.flags import frame_size
 from ferlab.live.frames import FileSource
 from ferlab.live.pipeline import STAGES, Pipeline, reserve_detector_core
 from ferlab.live.streams import LiveSource
 from ferlab.live.videos import open_video
 from ferlab.live.weights import default_weights
 from ferlab.sample.dataset import write_sample_clip
-from live_inference import frame_size, make_parser
+from live_inference import make_parser
 
 
 def read_truth(path: Path) -> list[tuple[int, int, int]]:

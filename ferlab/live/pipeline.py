@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # importing Classifier needs torch, OnnxClassifier does not
     from ferlab.live.classifier import Classifier
     from ferlab.live.onnx_classifier import OnnxClassifier
 
+Source = FileSource | LiveSource
 LOOK_AHEAD, LOOK_AHEAD_STILLS = 12, 3  # frames of a file that are read ahead of the frame shown
 MAX_WORKERS = 4  # threads that search whole frames
 CLASSIFICATIONS = 30.0  # of known faces per second, all faces together
@@ -74,7 +75,7 @@ class Pipeline:
         self._classified_at = -np.inf
         self._pending: Future | None = None
 
-    def frames(self, source: FileSource | LiveSource) -> Iterator[Frame | None]:
+    def frames(self, source: "Source") -> Iterator[Frame | None]:
         """Yields the source's frames, and None whenever no frame is available yet.
 
         Frames of a file wait for their detection, so that every run gives the same faces; frames
@@ -92,16 +93,22 @@ class Pipeline:
             elif source.live:
                 yield frame
             else:
-                if source.stills or self._schedule.due(frame.gray, frame.time_s):
-                    frame.detection = self._start_detection(frame, source.stills)
+                self.start_detection(frame, source)
                 waiting.append(frame)
                 if len(waiting) > look_ahead:
                     yield waiting.popleft()
         yield from waiting
 
-    def _start_detection(self, frame: Frame, still: bool = False) -> Future:
-        detect = partial(boxes_in_still, self.detector) if still else self.detector
-        return self._workers.submit(detect, frame.image, frame.gray)
+    def start_detection(self, frame: Frame, source: "Source") -> None:
+        """Starts the detection in the whole frame that `find` waits for, if one is due.
+
+        Frames of a live source wait for none.
+        """
+        if source.stills:
+            detect = partial(boxes_in_still, self.detector)
+            frame.detection = self._workers.submit(detect, frame.image, frame.gray)
+        elif not source.live and self._schedule.due(frame.gray, frame.time_s):
+            frame.detection = self._workers.submit(self.detector, frame.image, frame.gray)
 
     def _newest_detections(self, frame: Frame) -> tuple[list[Box], list[Box]] | None:
         """Returns the boxes of a detection that has ended, if any; starts the next if it is due."""
@@ -109,10 +116,10 @@ class Pipeline:
         if self._pending and self._pending.done():
             found, self._pending = self._pending.result(), None
         if self._pending is None and self._schedule.due(frame.gray, frame.time_s):
-            self._pending = self._start_detection(frame)
+            self._pending = self._workers.submit(self.detector, frame.image, frame.gray)
         return found
 
-    def find(self, frame: Frame, source: FileSource | LiveSource) -> list[Face]:
+    def find(self, frame: Frame, source: "Source") -> list[Face]:
         """Returns the faces of a frame, including those lost up to SHOW_UNSEEN seconds ago."""
         start = time.perf_counter()
         if source.stills:
