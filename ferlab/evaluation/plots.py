@@ -65,7 +65,7 @@ def plot_curves(
     best = history[epochs.index(best_epoch)]
     marker = "o" if len(epochs) == 1 else ""  # a line through one point is invisible
     ring = {"ms": 9, "mfc": "none", "mec": DARK, "mew": 1.5, "clip_on": False}
-    with _figure(path, 8.4, 4.1) as figure:
+    with figure_file(path, 8.4, 4.1) as figure:
         panels = figure.subplots(1, 2)
         for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
             for split, colour, dashes in (("train", ORANGE, "--"), ("val", BLUE, "-")):
@@ -94,7 +94,7 @@ def plot_confusion_matrices(
         matrices: int `(classes, classes)`, rows true, columns predicted, by their title.
         class_names: the classes' names.
     """
-    with _figure(path, 7.2 * len(matrices), 7) as figure:
+    with figure_file(path, 7.2 * len(matrices), 7) as figure:
         panels = figure.subplots(1, len(matrices), squeeze=False)[0]
         for axes, (subtitle, matrix) in zip(panels, matrices.items(), strict=True):
             _draw_matrix(axes, matrix, class_names)
@@ -154,7 +154,7 @@ def plot_errors(
     preds = probs.argmax(1)
     wrong = np.flatnonzero(preds != labels)
     worst = wrong[np.argsort(-probs[wrong].max(1), kind="stable")][: ERROR_GRID[0] * ERROR_GRID[1]]
-    with _figure(path, 8.4, 7.2 if majority is None else 8.2) as figure:
+    with figure_file(path, 8.4, 7.2 if majority is None else 8.2) as figure:
         panels = figure.subplots(*ERROR_GRID)
         for axes in panels.flat:
             axes.set_axis_off()
@@ -190,7 +190,7 @@ def plot_comparison(path: str | os.PathLike, split: str, rows: Sequence[dict]) -
     if all("raters" in row for row in rows):
         judges.append(("by the raters' majority", ORANGE, [row["raters"] for row in rows]))
     height = 0.72 / len(judges)
-    with _figure(path, 8.4, 2 + 0.72 * len(rows)) as figure:
+    with figure_file(path, 8.4, 2 + 0.72 * len(rows)) as figure:
         axes = figure.subplots()
         for number, (judge, colour, numbers) in enumerate(judges):
             heights = places + (number - (len(judges) - 1) / 2) * height
@@ -223,7 +223,7 @@ def plot_comparison(path: str | os.PathLike, split: str, rows: Sequence[dict]) -
 
 
 @contextlib.contextmanager
-def _figure(path: str | os.PathLike, width: float, height: float) -> Iterator[Figure]:
+def figure_file(path: str | os.PathLike, width: float, height: float) -> Iterator[Figure]:
     """Yields an empty figure of `width` by `height` inches and writes it to `path` as PNG."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -1,0 +1,285 @@
+"""The pictures of explain_models.py; drawn as those of `plots`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ferlab.evaluation.disturbances import Disturbance
+from ferlab.evaluation.plots import BLUE, DARK, GREY, ORANGE, figure_file
+
+GREEN, PURPLE = "#009E73", "#CC79A7"
+MODEL_COLOURS = (GREY, GREEN, BLUE, ORANGE, PURPLE)
+FACE = {"cmap": "gray", "vmin": -1, "vmax": 1}
+
+
+def caption(figure: Figure, title: str, text: str) -> None:
+    """Puts the title above the figure, and below it how to read it."""
+    figure.suptitle(title, fontweight="bold", fontsize=12)
+    figure.supxlabel(text, fontsize=9, color=GREY)
+
+
+def tile(axes: Axes, image: np.ndarray, title: str = "", colour: str = DARK, **options) -> None:
+    """Draws one image without axes; `title` stands above it."""
+    axes.imshow(image, interpolation="nearest", **options)
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=9, color=colour)
+
+
+def weight_tile(axes: Axes, weights: np.ndarray, title: str = "", colour: str = DARK) -> None:
+    """Draws weights: red above zero, blue below."""
+    limit = float(np.quantile(np.abs(weights), 0.99)) or 1.0
+    tile(axes, weights, title, colour, cmap="RdBu_r", vmin=-limit, vmax=limit)
+
+
+def heat_tile(axes: Axes, face: np.ndarray, heat: np.ndarray, title="", colour=DARK) -> None:
+    """Draws a face and over it a map from 0 (transparent) to 1 (red)."""
+    tile(axes, face, title, colour, **FACE)
+    axes.imshow(heat, cmap="inferno", alpha=0.65 * np.clip(heat, 0, 1), vmin=0, vmax=1)
+
+
+def plot_templates(
+    path: Path, names: Sequence[str], weights: np.ndarray, examples: Sequence[dict]
+) -> None:
+    """Draws softmax regression's weights, and what votes for and against a class in some faces.
+
+    Args:
+        path: the PNG file.
+        names: the classes.
+        weights: float `(classes, 48, 48)`.
+        examples: face, products, label, predicted (names), at most as many as there are classes.
+    """
+    columns = len(names)
+    with figure_file(path, 1.45 * columns, 6.2) as figure:
+        grid = figure.subplots(3, columns, squeeze=False)
+        for axes, name, image in zip(grid[0], names, weights, strict=True):
+            weight_tile(axes, image, name)
+        for column in range(columns):
+            if column >= len(examples):
+                grid[1, column].set_axis_off()
+                grid[2, column].set_axis_off()
+                continue
+            example = examples[column]
+            correct = example["label"] == example["predicted"]
+            tile(grid[1, column], example["face"], f"true: {example['label']}", **FACE)
+            colour = DARK if correct else ORANGE
+            weight_tile(grid[2, column], example["products"], example["predicted"], colour)
+        caption(
+            figure,
+            "Softmax regression: one template for each class",
+            "above: the weights; red: a bright pixel raises the class, blue: a dark one does\n"
+            "below: faces, and pixel times weight of the predicted class (orange: wrong); "
+            "red speaks for it, blue against",
+        )
+
+
+def plot_units(path: Path, weights: np.ndarray, use: np.ndarray) -> None:
+    """Draws the weights of an MLP's most used hidden units, float `(N, 48, 48)`, `(N,)`."""
+    columns = 8
+    rows = -(-len(weights) // columns)
+    with figure_file(path, 10, 1.35 * rows + 1.1) as figure:
+        for axes, image, part in zip(
+            figure.subplots(rows, columns, squeeze=False).flat, weights, use, strict=False
+        ):
+            weight_tile(axes, image, f"{100 * part:.2f} %")
+        caption(
+            figure,
+            "MLP: the hidden units that are used most",
+            "weights on the pixels: red: a bright pixel raises the unit, blue: a dark one does; "
+            "above: its part of what all\nunits add to the next layer. Each unit sees the whole "
+            "image at fixed places",
+        )
+
+
+def plot_shifts(path: Path, shifts: Sequence[int], changed: Mapping[str, Sequence[float]]) -> None:
+    """Draws the fraction of predictions that a shift changes, by model."""
+    with figure_file(path, 7, 4.6) as figure:
+        axes = figure.subplots()
+        for (title, values), colour in zip(changed.items(), MODEL_COLOURS[1:], strict=False):
+            axes.plot(shifts, 100 * np.array(values), "o-", color=colour, label=title)
+            axes.annotate(
+                f"{100 * values[-1]:.0f} %",
+                (shifts[-1], 100 * values[-1]),
+                xytext=(8, -4),
+                textcoords="offset points",
+                color=colour,
+            )
+        axes.set(xlabel="shift of the face, pixels of 48", ylabel="predictions that change, %")
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y")
+        axes.legend()
+        caption(
+            figure,
+            "A face that moves",
+            "each test image against itself, shifted in four directions; a model that finds shapes "
+            "anywhere stays low",
+        )
+
+
+def plot_cams(path: Path, title: str, names: Sequence[str], rows: Sequence[Sequence[dict]]) -> None:
+    """Draws Grad-CAM on faces, a column for each class.
+
+    Args:
+        path: the PNG file.
+        title: the model.
+        names: the classes.
+        rows: for each row and class a dict of face, heat, text, correct; empty where there is none.
+    """
+    with figure_file(path, 1.45 * len(names), 1.75 * len(rows) + 1.2) as figure:
+        grid = figure.subplots(len(rows), len(names), squeeze=False)
+        for axes_row, row in zip(grid, rows, strict=True):
+            for axes, entry in zip(axes_row, row, strict=True):
+                if not entry:
+                    axes.set_axis_off()
+                    continue
+                colour = DARK if entry["correct"] else ORANGE
+                heat_tile(axes, entry["face"], entry["heat"], entry["text"], colour)
+        caption(
+            figure,
+            f"{title}: where the prediction comes from (Grad-CAM)",
+            "columns: true classes; above: predictions. Bright: the part of the face that raises "
+            "the predicted class.\nOrange: wrong predictions",
+        )
+
+
+def plot_mean_maps(path: Path, title: str, names: Sequence[str], columns: Sequence[dict]) -> None:
+    """Draws, for each class, the mean face, mean Grad-CAM and mean occlusion map.
+
+    `columns` has for each class face, cam, occlusion, float `(48, 48)` each, and n; empty where
+    there is none.
+    """
+    with figure_file(path, 1.45 * len(names), 6.3) as figure:
+        grid = figure.subplots(3, len(names), squeeze=False)
+        for number, (name, column) in enumerate(zip(names, columns, strict=True)):
+            if not column:
+                for axes in grid[:, number]:
+                    axes.set_axis_off()
+                grid[0, number].set_title(f"{name}: none", fontsize=9)
+                continue
+            tile(grid[0, number], column["face"], f"{name}, {column['n']:,}", **FACE)
+            heat_tile(grid[1, number], column["face"], column["cam"])
+            heat_tile(grid[2, number], column["face"], column["occlusion"])
+        caption(
+            figure,
+            f"{title}: the average of each class",
+            "correct test faces (their number above). From above: mean face; mean Grad-CAM; mean "
+            "drop of the logit\nwhere a grey square covers the face. The last two should agree",
+        )
+
+
+def plot_strongest(path: Path, title: str, layers: Mapping[str, Sequence[Sequence[dict]]]) -> None:
+    """Draws the faces to which channels respond most, each a dict of face, place (row, column)."""
+    rows = [(name, row) for name, block in layers.items() for row in block]
+    with figure_file(path, 9, 1.12 * len(rows) + 1.1) as figure:
+        grid = figure.subplots(len(rows), len(rows[0][1]), squeeze=False)
+        for axes_row, (name, row) in zip(grid, rows, strict=True):
+            for axes, entry in zip(axes_row, row, strict=True):
+                tile(axes, entry["face"], **FACE)
+                axes.plot(entry["place"][1], entry["place"][0], "o", ms=11, mfc="none", mec=ORANGE)
+            axes_row[0].set_axis_on()
+            axes_row[0].set(xticks=[], yticks=[])
+            axes_row[0].set_ylabel(name, fontsize=8)
+        caption(
+            figure,
+            f"{title}: what single channels respond to",
+            "a row: the test faces with the highest activation of one channel; circle: where",
+        )
+
+
+def plot_robustness(
+    path: Path,
+    disturbances: Sequence[Disturbance],
+    models: Mapping[str, Mapping[str, Sequence[dict]]],
+    judge: str,
+) -> None:
+    """Draws accuracy against the strength of each disturbance, by model, with 95 % intervals."""
+    columns = 5
+    rows = -(-len(disturbances) // columns)
+    with figure_file(path, 12.5, 2.9 * rows + 1.3) as figure:
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+        for axes, disturbance in zip(grid, disturbances, strict=False):
+            places = np.arange(len(disturbance.strengths))
+            for (title, results), colour in zip(models.items(), MODEL_COLOURS, strict=False):
+                numbers = results[disturbance.name]
+                low, high = np.array([entry["accuracy_interval"] for entry in numbers]).T
+                axes.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
+                values = [entry["accuracy"] for entry in numbers]
+                axes.plot(places, values, "o-", ms=4, color=colour, label=title)
+            axes.set_xticks(places, [f"{strength:g}" for strength in disturbance.strengths])
+            axes.set_title(disturbance.name)
+            axes.set_xlabel(disturbance.unit, fontsize=9)
+            axes.grid(axis="y")
+            axes.set_ylim(0, 1)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        figure.supylabel(f"accuracy on test, {judge}", fontsize=10)
+        figure.supxlabel(
+            "left: undisturbed; bands: 95 % intervals. Where a line is flat, the model does not "
+            "need what is disturbed",
+            fontsize=9,
+            color=GREY,
+        )
+
+
+def plot_disagreements(path: Path, title: str, entries: Sequence[dict], count: int) -> None:
+    """Draws faces on which label, raters and model differ: face, label, raters, predicted."""
+    columns = 8
+    rows = max(1, -(-len(entries) // columns))
+    with figure_file(path, 12, 2.05 * rows + 1.0) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, entry in zip(grid, entries, strict=False):
+            colour = DARK if entry["model_with_raters"] else ORANGE
+            text = f"label {entry['label']}\n{entry['raters']}\nmodel {entry['predicted']}"
+            tile(axes, entry["face"], text, colour, **FACE)
+        caption(
+            figure,
+            f"{title}: where the label, the raters and the model are not one",
+            f"{len(entries)} of {count:,} test faces, those with most agreeing raters first. "
+            "Orange: the model disagrees with the raters",
+        )
+
+
+def plot_agreement(
+    path: Path, models: Mapping[str, Sequence[dict]], reliabilities: Mapping[str, Sequence[tuple]]
+) -> None:
+    """Draws accuracy by the number of agreeing raters, and the reliability diagram.
+
+    Args:
+        path: the PNG file.
+        models: entries of `by_agreement` by model; empty without votes.
+        reliabilities: mean confidence, accuracy, number by model (see `explanations.reliability`).
+    """
+    with figure_file(path, 11 if models else 6, 4.8) as figure:
+        panels = figure.subplots(1, 2 if models else 1, squeeze=False)[0]
+        if models:
+            axes = panels[0]
+            for (title, entries), colour in zip(models.items(), MODEL_COLOURS, strict=False):
+                raters = [entry["raters"] for entry in entries]
+                axes.plot(raters, [e["accuracy"] for e in entries], "o-", color=colour, label=title)
+            labels = [entry["label_accuracy"] for entry in entries]
+            axes.plot(raters, labels, "o--", color=DARK, label="the dataset's label")
+            axes.set(
+                xlabel="agreeing raters of ten", ylabel="accuracy by the raters", ylim=(0, 1.02)
+            )
+            axes.set_title("The clearer a face, the better")
+            axes.legend(fontsize=9)
+            axes.grid(axis="y")
+        axes = panels[-1]
+        axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
+        for (title, points), colour in zip(reliabilities.items(), MODEL_COLOURS, strict=False):
+            if points:
+                confidence, correct, _ = zip(*points, strict=True)
+                axes.plot(confidence, correct, "o-", color=colour, label=title)
+        axes.set(xlabel="confidence", ylabel="fraction that is correct", xlim=(0, 1), ylim=(0, 1))
+        axes.set_title("Confidence after temperature")
+        axes.legend(fontsize=9)
+        figure.supxlabel(
+            "right: on the dashed line a confidence of 70 % is correct 70 times in 100; below it "
+            "the model is too confident",
+            fontsize=9,
+            color=GREY,
+        )

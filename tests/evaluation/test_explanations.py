@@ -1,0 +1,188 @@
+"""What a model sees: contributions, Grad-CAM, shifts, disturbances, and the script's files."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import explain_models
+from advanced_network import CNN
+from conftest import ROOT, assert_one_line_error, refused
+from ferlab.evaluation import explanations as explain
+from ferlab.evaluation.disturbances import DISTURBANCES, shift
+from ferlab.evaluation.explanations import contributions, correlation, grad_cam, occlusion
+from model_runs import run
+from softmax import SoftmaxRegression
+
+PATCH = (slice(30, 38), slice(6, 14))  # rows and columns: decides the class of `patched`
+
+
+def patched(count):
+    """Returns noise images with a striped patch, and the class: the direction of the stripes."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, 1, 48, 48, generator=generator).mul(0.2).clamp(-1, 1)
+    labels = torch.arange(count) % 2
+    stripes = (torch.arange(8) % 4 < 2).float().mul(1.8).sub(0.9).expand(8, 8)
+    images[labels == 0, :, PATCH[0], PATCH[1]] = stripes
+    images[labels == 1, :, PATCH[0], PATCH[1]] = stripes.T
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def patch_network():
+    """A CNN that has learned the patch."""
+    pytest.importorskip("captum", reason="captum is not installed")
+    torch.manual_seed(0)
+    model = CNN(2, widths=(8, 16), blocks=1)
+    images, labels = patched(64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(40):
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    model.eval()
+    assert (explain.predictions(model, images) == labels).all()
+    return model
+
+
+def test_contributions_sum_to_the_logit():
+    model = SoftmaxRegression(3)
+    nn.init.normal_(model.linear.weight)
+    images, classes = torch.rand(4, 1, 48, 48), torch.tensor([0, 2, 1, 1])
+    sums = contributions(model.linear, images, classes).sum((1, 2)) + model.linear.bias[classes]
+    expected = model(images)[torch.arange(4), classes]
+    assert torch.allclose(sums, expected, atol=1e-3)
+
+
+def test_maps_find_the_patch_that_decides(patch_network):
+    images, labels = patched(16)
+    layer = explain.map_layer(patch_network)
+    for maps in (
+        grad_cam(patch_network, layer, images, labels),
+        occlusion(patch_network, images, labels),
+    ):
+        assert maps.shape == (len(images), 48, 48) and maps.min() >= 0 and maps.max() <= 1
+        outside = maps.clone()
+        outside[:, 24:44, :20] = 0  # the layer's pixels are 4 of the image wide
+        inside = maps[:, PATCH[0], PATCH[1]].mean((1, 2))
+        assert (inside > 3 * outside.sum((1, 2)) / (48 * 48 - 400)).all()
+
+
+def test_grad_cam_depends_on_the_weights(patch_network):
+    images, labels = patched(16)
+    torch.manual_seed(1)
+    random = CNN(2, widths=(8, 16), blocks=1).eval()
+    maps = [
+        grad_cam(model, explain.map_layer(model), images, labels)
+        for model in (patch_network, random)
+    ]
+    assert correlation(*maps) < 0.5 and correlation(maps[0], maps[0]) == pytest.approx(1)
+
+
+class Brightest(nn.Module):
+    """A network that is invariant to shifts: whether some pixel is bright."""
+
+    def forward(self, images):
+        highest = images.amax((1, 2, 3))
+        return torch.stack([highest, 0.5 - highest], 1)
+
+
+class Centre(nn.Module):
+    """A network that sees a single pixel."""
+
+    def forward(self, images):
+        pixel = images[:, 0, 24, 24]
+        return torch.stack([pixel, -pixel], 1)
+
+
+def test_shifts_change_nothing_for_a_network_that_is_invariant_to_them():
+    images = torch.full((6, 1, 48, 48), -0.5)
+    images[:, :, 24, 24] = torch.tensor([1.0, 0.2, 0.9, 0.1, 0.8, 0.7])[:, None]
+    assert explain.changed_by_shift(Brightest(), images) == [0] * len(explain.SHIFTS)
+    changed = explain.changed_by_shift(Centre(), images)
+    assert changed[0] == 0 and changed[1:] == [1] * (len(explain.SHIFTS) - 1)
+
+
+def test_shift_moves_by_rows_and_columns():
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    assert shift(image, 1, 0, 1)[0, 0, 0].tolist() == [0, 0, 1, 2]
+    assert shift(image, 1, 1, 0)[0, 0, :, 0].tolist() == [0, 0, 4, 8]
+    assert torch.equal(shift(image, 0, 1, 0), image)
+
+
+@pytest.mark.parametrize("disturbance", DISTURBANCES, ids=lambda d: d.name)
+def test_disturbances_grow_with_their_strength(disturbance):
+    rows = torch.linspace(-0.9, 0.9, 48)
+    noise = torch.rand(8, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    image = 0.9 * rows[:, None] * torch.cos(2 * rows)[None] + 0.1 * noise - 0.05
+    distances = []
+    for strength in disturbance.strengths:
+        found = disturbance.apply(image, strength)
+        assert found.shape == image.shape and found.dtype == torch.float32
+        assert found.min() >= -1 and found.max() <= 1
+        assert torch.equal(found, disturbance.apply(image, strength))
+        distances.append(float((found - image).abs().mean()))
+    assert distances[0] < 0.01
+    assert all(low < high for low, high in itertools.pairwise(distances))
+
+
+def test_reliability_counts_bins():
+    probs = torch.tensor([[0.95, 0.05]] * 20 + [[0.55, 0.45]] * 12 + [[0.75, 0.25]] * 9).numpy()
+    correct = torch.tensor([1.0] * 19 + [0.0] + [0.5] * 12 + [1.0] * 9).numpy()
+    points = explain.reliability(probs, correct)
+    assert [n for _, _, n in points] == [12, 20]  # nine are too few for a point
+    assert points[1][:2] == (pytest.approx(0.95), pytest.approx(0.95))
+
+
+# -- the script --------------------------------------------------------------------------------
+
+PICTURES = ("softmax", "mlp", "shift", "cnn", "cnn_mean", "cnn_channels", "robustness")
+
+
+def test_the_script_draws_every_picture(votes_dir, tmp_path):
+    pytest.importorskip("captum", reason="captum is not installed")
+    args = ["--data-dir", votes_dir, "--results-dir", tmp_path, "--targets", "votes"]
+    for name in ("softmax", "basic_nn", "advanced"):
+        assert run(name, *args) == 0
+    assert explain_models.main([*map(str, args), "--quiet"]) == 0
+    drawn = {path.name for path in tmp_path.glob("explain_*.png")}
+    assert drawn == {f"explain_{name}.png" for name in (*PICTURES, "confidence", "disagreements")}
+    text = (tmp_path / "explain.txt").read_text()
+    for title in ("softmax regression", "MLP", "CNN"):
+        assert text.count(title) > 10
+    assert "Fraction of predictions that a shift changes" in text
+    assert "Accuracy on disturbed test images, by the raters' majority" in text
+
+
+def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch):
+    pytest.importorskip("captum", reason="captum is not installed")
+    monkeypatch.setattr(explain_models, "MODELS", ("softmax",))
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path]
+    assert run("softmax", *args) == 0
+    assert explain_models.main([*map(str, args), "--quiet"]) == 0
+    drawn = {path.name for path in tmp_path.glob("explain_*.png")}
+    assert drawn == {f"explain_{n}.png" for n in ("softmax", "shift", "robustness", "confidence")}
+    assert "by the labels, one view" in (tmp_path / "explain.txt").read_text()
+
+
+def test_models_that_are_missing(data_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(explain_models, "MODELS", ("softmax", "basic_nn"))
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path / "none"]
+    line = refused(capsys, explain_models, *args)
+    assert f"train a model with: python softmax.py --results-dir {tmp_path / 'none'}" in line
+
+
+def test_missing_captum_is_named(tmp_path):
+    program = """
+import sys
+sys.modules["captum"] = None
+import explain_models
+sys.exit(explain_models.main(["--results-dir", sys.argv[1]]))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert_one_line_error(result, "pip install captum")
