@@ -20,7 +20,7 @@ from ferlab import cli
 
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 PAGES += ["CONTRIBUTING.md"] if (ROOT / "CONTRIBUTING.md").exists() else []
-SHELL = {"cd", "git", "source", "sudo"}  # programs of other lines, which are not checked
+SHELL = {"cd", "git", "source", "ssh", "sudo"}  # programs of other lines, which are not checked
 WRITES = {"--results-dir", "--output", "--log"}  # flags that name what a script writes
 TRACKED = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "data"))}
 TRACKED -= {"results", "processed_data"}
