@@ -18,7 +18,7 @@ from ferlab.data.split_writer import write_split_file
 from ferlab.files import UserError, atomic_path
 
 SPLITS = ("train", "val", "test")
-PART = 1024  # images written at once
+PART = 256  # images written at once
 OPTIONAL = ("votes", "majority", "agreement")
 
 
