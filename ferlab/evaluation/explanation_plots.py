@@ -11,7 +11,7 @@ from ferlab.evaluation.disturbances import Disturbance
 from ferlab.evaluation.plots import BLUE, DARK, GREY, ORANGE, figure_file
 
 GREEN, PURPLE = "#009E73", "#CC79A7"
-MODEL_COLOURS = (GREY, GREEN, BLUE, ORANGE, PURPLE)
+MODEL_COLOURS = (GREEN, BLUE, ORANGE, PURPLE, GREY)
 FACE = {"cmap": "gray", "vmin": -1, "vmax": 1}
 
 
@@ -97,15 +97,9 @@ def plot_shifts(path: Path, shifts: Sequence[int], changed: Mapping[str, Sequenc
     """Draws the fraction of predictions that a shift changes, by model."""
     with figure_file(path, 7, 4.6) as figure:
         axes = figure.subplots()
-        for (title, values), colour in zip(changed.items(), MODEL_COLOURS[1:], strict=False):
-            axes.plot(shifts, 100 * np.array(values), "o-", color=colour, label=title)
-            axes.annotate(
-                f"{100 * values[-1]:.0f} %",
-                (shifts[-1], 100 * values[-1]),
-                xytext=(8, -4),
-                textcoords="offset points",
-                color=colour,
-            )
+        for (title, values), colour in zip(changed.items(), MODEL_COLOURS, strict=False):
+            text = f"{title}: {100 * values[-1]:.0f} % at {shifts[-1]} pixels"
+            axes.plot(shifts, 100 * np.array(values), "o-", color=colour, label=text)
         axes.set(xlabel="shift of the face, pixels of 48", ylabel="predictions that change, %")
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")
@@ -165,7 +159,7 @@ def plot_mean_maps(path: Path, title: str, names: Sequence[str], columns: Sequen
             figure,
             f"{title}: the average of each class",
             "correct test faces (their number above). From above: mean face; mean Grad-CAM; mean "
-            "drop of the logit\nwhere a grey square covers the face. The last two should agree",
+            "drop of the logit\nwhere a grey square covers the face. What is bright in both decides",
         )
 
 
@@ -228,16 +222,16 @@ def plot_disagreements(path: Path, title: str, entries: Sequence[dict], count: i
     columns = 8
     rows = max(1, -(-len(entries) // columns))
     with figure_file(path, 12, 2.05 * rows + 1.0) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False).flat
-        for axes in grid:
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for axes in panels.flat:
             axes.set_axis_off()
-        for axes, entry in zip(grid, entries, strict=False):
+        for axes, entry in zip(panels.flat, entries, strict=False):
             colour = DARK if entry["model_with_raters"] else ORANGE
             text = f"label {entry['label']}\n{entry['raters']}\nmodel {entry['predicted']}"
             tile(axes, entry["face"], text, colour, **FACE)
         caption(
             figure,
-            f"{title}: where the label, the raters and the model are not one",
+            f"{title}: where label, raters and model disagree",
             f"{len(entries)} of {count:,} test faces, those with most agreeing raters first. "
             "Orange: the model disagrees with the raters",
         )

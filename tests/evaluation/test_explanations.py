@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 
+import cv2
 import pytest
 import torch
 from torch import nn
@@ -151,6 +152,8 @@ def test_the_script_draws_every_picture(votes_dir, tmp_path):
     assert explain_models.main([*map(str, args), "--quiet"]) == 0
     drawn = {path.name for path in tmp_path.glob("explain_*.png")}
     assert drawn == {f"explain_{name}.png" for name in (*PICTURES, "confidence", "disagreements")}
+    for path in tmp_path.glob("explain_*.png"):  # none is blank
+        assert (cv2.imread(str(path), 0) < 200).mean() > 0.01, path
     text = (tmp_path / "explain.txt").read_text()
     for title in ("softmax regression", "MLP", "CNN"):
         assert text.count(title) > 10
