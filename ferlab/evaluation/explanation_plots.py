@@ -159,7 +159,7 @@ def plot_mean_maps(path: Path, title: str, names: Sequence[str], columns: Sequen
             figure,
             f"{title}: the average of each class",
             "correct test faces (their number above). From above: mean face; mean Grad-CAM; mean "
-            "drop of the logit\nwhere a grey square covers the face. What is bright in both decides",
+            "drop of the logit\nwhere a grey square covers the face. What is bright in both counts",
         )
 
 
