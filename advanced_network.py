@@ -7,8 +7,8 @@
     python advanced_network.py --preset quick      # a smaller network, fewer epochs
     python advanced_network.py --preset best       # full resolution, many epochs: for a GPU
 
-`quick` takes 5 minutes on two CPU cores with bfloat16 instructions and reaches 0.656 on the test
-split by the labels; trained on votes, 0.865 by the raters.
+Trained on votes, `default` reaches 0.885 on the test split by the raters in an hour on two CPU
+cores with bfloat16 instructions, `quick` 0.865 in 5 minutes; on labels `quick` has 0.656.
 
 A filter is the same at every position, so that what is learned in one place of the image is known
 everywhere. The first epochs see the images at 32x32 (progressive resizing). Muon, which makes every
