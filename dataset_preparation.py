@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ferlab import cli
 from ferlab.commands import stage_command
-from ferlab.data.found import FORMS
+from ferlab.constants import FORMS
 from ferlab.files import require_writable, write_text
 
 SOURCE = Path("data/face-expression-recognition-dataset")

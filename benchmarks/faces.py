@@ -115,8 +115,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{path.name[:40]:42}{name:20} faces {row[1]}, hits {row[2]}, false {row[3]}")
     print(f"{'':30}{'frames':>8}{'faces':>8}{'detected':>12}{'false':>8}{'seconds':>9}")
     for (kind, name), (frames, faces, hits, false, seconds) in sorted(sums.items()):
-        share = f"{hits} = {100 * hits / max(1, faces):.1f} %"
-        print(f"{kind + ': ' + name:30}{frames:8}{faces:8}{share:>16}{false:6}{seconds:9.1f}")
+        detected = f"{hits} = {100 * hits / max(1, faces):.1f} %"
+        print(f"{kind + ': ' + name:30}{frames:8}{faces:8}{detected:>16}{false:6}{seconds:9.1f}")
     return 0
 
 

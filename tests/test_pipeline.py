@@ -5,6 +5,8 @@ those before it in its default folders.
 import importlib
 import shlex
 
+import cv2
+import numpy as np
 import pytest
 
 import download_dataset
@@ -27,15 +29,19 @@ live_inference.py --source sample --no-window --max-frames 20 --output live.mp4 
 BENCHMARKS = """
 benchmarks/crop.py
 benchmarks/export.py --seconds 0.1
+benchmarks/faces.py --truth truth.csv --media media
 benchmarks/live.py --sizes 160x120 --latency-seconds 1
 benchmarks/memory_mapping.py --images 5000
 benchmarks/near_duplicates.py
 benchmarks/preparation.py --rounds 1
 benchmarks/preparation_memory.py --images 140
 benchmarks/scaling.py --script softmax.py --images 140 --epochs 1
+benchmarks/serve.py --visitors 1 --seconds 1
 benchmarks/time_to_accuracy.py --epochs 1 --widths 8 16
 """
-ELSEWHERE = {  # run by tests/benchmarks/, or imported by another benchmark
+ELSEWHERE = {  # run by tests of their own, or imported by another benchmark
+    "explain_models.py",
+    "benchmarks/plain_loop.py",
     "benchmarks/ablation.py",
     "benchmarks/experiments.py",
     "benchmarks/tables.py",
@@ -63,6 +69,9 @@ def workplace(tmp_path_factory):
     write_pictures(dataset / "images" / "train", per_class=12, seed=0)
     write_pictures(dataset / "images" / "validation", per_class=8, seed=1)
     write_record(dataset)
+    (folder / "media").mkdir()
+    cv2.imwrite(str(folder / "media" / "face.png"), np.zeros((120, 160, 3), np.uint8))
+    (folder / "truth.csv").write_text("file,first,last,x,y,w,h\nface.png,0,0,10,10,90,90\n")
     return folder
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-FORMS = ("folders", "pixels", "list", "raf-db", "affectnet", "ck+")  # names of --layout
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",

@@ -177,7 +177,7 @@ def test_processes_share_a_study_and_a_killed_ones_trial_is_run_again(
 
 def test_storage_study_and_timeout(blind_dir, tmp_path):
     storage = f"sqlite:///{tmp_path}/tuning.db"
-    command = words("softmax.py", blind_dir, tmp_path, 1000, 1, "--timeout", "0.001")
+    command = words("softmax.py", blind_dir, tmp_path, 1000, 1, "--timeout", "0.0001")
     assert tune(*command, "--storage", storage, "--study", "mine") == 0
     assert (tmp_path / "tuning.db").exists() and len(trials_in(tmp_path)) == 1
     assert f"mine in {storage}" in " ".join(text_in(tmp_path).split())
