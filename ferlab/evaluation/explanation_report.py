@@ -230,7 +230,7 @@ def disagreement_picture(title: str, split: Split, preds: np.ndarray, folder: Pa
     labels, majority = split.labels.numpy(), split.majority.numpy()
     agreement = split.agreement.numpy()
     differ = (majority >= 0) & ((labels != majority) | (preds != majority))
-    rows = np.flatnonzero(differ)
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(differ))  # of all classes
     rows = rows[np.argsort(-agreement[rows], kind="stable")]
     names = split.class_names
     entries = [

@@ -6,6 +6,14 @@ from pathlib import Path
 from ferlab import cli
 
 
+def port(text: str) -> int:
+    """An argparse type: a TCP port; 0 stands for any that is free."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise ValueError
+    return number
+
+
 def frame_size(text: str) -> tuple[int, int]:
     """An argparse type: 640x480."""
     width, height = map(cli.positive(int), text.lower().split("x"))
@@ -96,7 +104,7 @@ def _add_server_flags(result: argparse.ArgumentParser) -> None:
     add = result.add_argument_group("the demo in a browser").add_argument
     add(
         "--serve",
-        type=int,
+        type=port,
         nargs="?",
         const=8000,
         metavar="PORT",

@@ -8,6 +8,7 @@ The first answer describes the model, the others the faces (see `visitor.Visitor
 """
 
 import asyncio
+import errno
 import os
 import secrets
 import socket
@@ -202,23 +203,29 @@ def open_port(address: Address) -> socket.socket:
     Raises:
         UserError: the port is in use or may not be opened, or the certificate cannot be used.
     """
-    if address.certificate or address.key:
+    if address.key and not address.certificate:
+        raise UserError(f"--key {address.key} needs its certificate; add --certificate FILE")
+    if address.certificate:
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(address.certificate or "", address.key)
+            context.load_cert_chain(address.certificate, address.key)
         except OSError as error:  # ssl.SSLError is one
-            raise UserError(
-                f"--certificate {address.certificate} and --key {address.key} are not a "
-                f"certificate and its key in PEM format: {error.strerror or error}"
-            ) from error
+            files = " and ".join(map(str, filter(None, (address.certificate, address.key))))
+            reason = error.strerror or error
+            raise UserError(f"{files}: no certificate with its key in PEM format ({reason})") from (
+                error
+            )
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         return socket.create_server((address.host, address.port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise UserError(
+                f"port {address.port} cannot be opened: {os.strerror(error.errno)}; choose "
+                f"another, such as: --serve {8000 if address.port < 1024 else address.port + 1}"
+            ) from error
         raise UserError(
-            f"port {address.port} of {address.host} cannot be opened: {reason}; choose another, "
-            f"such as: --serve {address.port + 1}"
+            f"--host {address.host} is no address of this machine; use 127.0.0.1 or 0.0.0.0"
         ) from error
 
 

@@ -272,10 +272,14 @@ def test_a_port_in_use_and_no_certificate(tmp_path):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"such as: --serve {port + 1}"):
             server.open_port(server.Address(port))
+    with pytest.raises(UserError, match="--host 203.0.113.1 is no address of this machine"):
+        server.open_port(server.Address(0, "203.0.113.1"))
+    with pytest.raises(UserError, match="--key k.pem needs its certificate"):
+        server.open_port(server.Address(0, key=Path("k.pem")))
     (tmp_path / "a.pem").write_text("no certificate")
     flags = ["--certificate", tmp_path / "a.pem", "--key", tmp_path / "a.pem"]
     result = run_script("live_inference.py", "--serve", "0", *map(str, flags))
-    assert_one_line_error(result, "a.pem", "are not a certificate and its key")
+    assert_one_line_error(result, "a.pem", "no certificate with its key")
 
 
 def test_missing_packages_are_named():
