@@ -50,7 +50,7 @@ def write_record(folder: Path) -> None:
 
 
 def recorded(folder: Path) -> Content | None:
-    """Returns what the folder held when it was complete; None if nobody has recorded it."""
+    """Returns what the folder held when it was complete; None without a record."""
     try:
         return Content(**json.loads((folder / RECORD).read_text()))
     except (OSError, ValueError, TypeError):

@@ -57,7 +57,9 @@ def ask(url: str) -> Answer:
         if parts.scheme not in ("http", "https"):
             port = parts.port or PORTS.get(parts.scheme)
             if not (parts.hostname and port):
-                return Answer(False, "OpenCV knows no such stream, or nobody sends one")
+                return Answer(
+                    False, "OpenCV knows no such stream, or there is none at this address"
+                )
             socket.create_connection((parts.hostname, port), ASK_SECONDS).close()
             reason = "the server answers but sends no video: check path, user and password"
             return Answer(False, reason)
