@@ -40,6 +40,11 @@ def entropy(targets: np.ndarray) -> float:
     return float(-(targets * logs).sum(1).mean())
 
 
+def bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Returns the bin of each confidence, int `(N,)`, among `bins` equal ranges of [0, 1]."""
+    return np.minimum((confidence * bins).astype(int), bins - 1)
+
+
 def calibration_error(probs: np.ndarray, targets: np.ndarray) -> float:
     """Returns the expected calibration error (same source), in [0, 1].
 
@@ -53,6 +58,7 @@ def calibration_error(probs: np.ndarray, targets: np.ndarray) -> float:
     """
     preds, confidence = probs.argmax(1), probs.max(1)
     correct = targets[np.arange(len(preds)), preds]
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, correct - confidence, BINS)  # a bin's count times its gap
+    gaps = np.bincount(
+        bin_of(confidence, BINS), correct - confidence, BINS
+    )  # a bin's count times its gap
     return float(np.abs(gaps).sum() / len(preds))

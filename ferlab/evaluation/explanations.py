@@ -9,6 +9,7 @@ from torch import nn
 
 from ferlab.constants import IMAGE_SIZE
 from ferlab.data.splits import Split
+from ferlab.evaluation.calibration import bin_of
 from ferlab.evaluation.disturbances import DIRECTIONS, DISTURBANCES, shift
 from ferlab.evaluation.metrics import accuracy_of
 from ferlab.training.prediction import BATCH
@@ -184,11 +185,14 @@ def robustness(model: nn.Module, split: Split, targets: str) -> dict[str, list[d
     """
     expected = expected_class(split, targets)
     images, expected = split.images[expected >= 0], expected[expected >= 0]
+    undisturbed = predictions(model, images)
     result: dict[str, list[dict]] = {}
     for disturbance in DISTURBANCES:
         result[disturbance.name] = []
         for strength in disturbance.strengths:
-            found = predictions(model, disturbance.apply(images, strength))
+            disturbed = disturbance.apply(images, strength)
+            unchanged = torch.equal(disturbed, images)
+            found = undisturbed if unchanged else predictions(model, disturbed)
             result[disturbance.name].append(
                 accuracy_of(int((found == expected).sum()), len(expected))
             )
@@ -205,7 +209,7 @@ def reliability(probs: np.ndarray, correct: np.ndarray, bins: int = 10) -> list[
         bins: number of equal ranges of confidence.
     """
     confidence = probs.max(1)
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    places = bin_of(confidence, bins)
     return [
         (float(confidence[chosen].mean()), float(correct[chosen].mean()), int(chosen.sum()))
         for number in range(bins)

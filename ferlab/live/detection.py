@@ -9,6 +9,7 @@ import numpy as np
 
 from ferlab.files import UserError
 from ferlab.live.boxes import Box, clamp, iou, scaled, to_square
+from ferlab.live.matching import shrink
 from ferlab.live.verification import Verifier
 
 CASCADE = "haarcascade_frontalface_default.xml"
@@ -171,10 +172,9 @@ class LocalDetector:
         left, top, right, bottom = clamp(box, round(LOCAL_MARGIN * side), gray.shape)
         region = gray[top:bottom, left:right]
         scale = side / LOCAL_SIDE
-        size = [round(length / scale) for length in region.shape[1::-1]]
-        if min(size) < LOCAL_SIDE // 2:
+        if round(min(region.shape) / scale) < LOCAL_SIDE // 2:
             return None
-        region = cv2.resize(region, size, interpolation=cv2.INTER_AREA if scale > 1 else 1)
+        region = shrink(region, scale)
         low, high = round(0.75 * LOCAL_SIDE), round(1.35 * LOCAL_SIDE)
         found = self.cascade.detectMultiScale(
             region, LOCAL_STEP, LOCAL_NEIGHBOURS, minSize=(low, low), maxSize=(high, high)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ferlab.live.boxes import Box, clamp, iou, overlap
+from ferlab.live.matching import shrink
 
 SAME_FACE = 0.4  # minimum overlap of two boxes that are taken for one face
 SIDE = 64  # the second cascade sees the box resized to this side, pixels
@@ -58,11 +59,7 @@ class Verifier:
         """Returns the number of the second cascade's windows of about the same place and size."""
         left, top, right, bottom = clamp(box, round(MARGIN * box[2]), gray.shape)
         scale = box[2] / SIDE
-        size = (round((right - left) / scale), round((bottom - top) / scale))
-        shrink = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
-        region = self.equaliser.apply(
-            cv2.resize(gray[top:bottom, left:right], size, interpolation=shrink)
-        )
+        region = self.equaliser.apply(shrink(gray[top:bottom, left:right], scale))
         low, high = round(0.7 * SIDE), round(1.4 * SIDE)
         found, numbers = self.cascade.detectMultiScale2(
             region, 1.1, minNeighbors=1, minSize=(low, low), maxSize=(high, high)
