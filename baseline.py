@@ -28,7 +28,6 @@ from torch import nn
 from ferlab import stage
 from ferlab.data.augmentation import Augmentation
 from ferlab.files import require_writable
-from ferlab.training.checkpoint import save_model
 from ferlab.training.device import choose_device, describe_machine
 from ferlab.training.recipe import with_targets
 
@@ -77,8 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         "train_counts": splits["train"].counts(),
         **describe_machine(device),
     }
-    path = args.results_dir / f"{setup.name}_model.pth"
-    save_model(path, setup.name, model, config, train.class_names, record)
+    stage.write_weights(args.results_dir, setup.name, model, config, train.class_names, record)
     return stage.report(setup.name, setup.title, [(model, 1.0)], splits, record, args, device)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ferlab.constants import IMAGE_SIZE, MEAN, STD
-from ferlab.live.onnx_classifier import FORMAT, INPUT, OUTPUT
+from ferlab.live.onnx_classifier import FORMAT, INPUT, OUTPUT, seal
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -92,7 +92,7 @@ def to_int8(proto: "ModelProto", images: torch.Tensor) -> "ModelProto":
 
 
 def describe(proto: "ModelProto", content: dict, precision: str) -> bytes:
-    """Returns the content of a `.onnx` file: the model with metadata of its weights file.
+    """Returns the content of a `.onnx` file: the model with metadata of its weights file, sealed.
 
     Args:
         proto: the model.
@@ -115,4 +115,5 @@ def describe(proto: "ModelProto", content: dict, precision: str) -> bytes:
         metadata["targets"] = targets
     texts = {key: json.dumps(value) for key, value in metadata.items()}
     onnx.helper.set_model_props(proto, texts)
-    return proto.SerializeToString()
+    content = proto.SerializeToString()
+    return content + seal(content)

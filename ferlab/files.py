@@ -1,10 +1,16 @@
 """Faults a user can mend, and files that are written whole or not at all."""
 
 import contextlib
+import glob
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: what killed processes leave stays
+    fcntl = None
 
 
 class UserError(Exception):
@@ -27,26 +33,69 @@ def naming_write_errors(path: str | os.PathLike) -> Iterator[None]:
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it there when the block succeeds.
 
-    A killed or failed block leaves an older file at `path` as it was. The folder is made if
-    it is missing.
+    A killed or failed block leaves an older file at `path` as it was. What a killed one leaves
+    beside it is removed by the next. The folder is made if it is missing.
 
     Raises:
         UserError: the folder or the file cannot be written (permissions, full disk).
     """
     path = Path(path)
-    temporary = None
-    try:
-        with naming_write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    with naming_write_errors(path), temporary_path(path) as temporary:
+        yield temporary
+        _rename(temporary, path)
+
+
+@contextlib.contextmanager
+def temporary_path(path: Path) -> Iterator[Path]:
+    """Yields an empty hidden file beside `path`, which is removed after the block.
+
+    The process holds a lock on it: files without one are of killed processes, and are removed.
+
+    Raises:
+        OSError: the folder or the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix, suffix = f".{path.name}.", ".tmp"
+    for left in path.parent.glob(f"{glob.escape(prefix)}*{suffix}") if fcntl else ():
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+    temporary = Path(name)
+    with contextlib.ExitStack() as stack:
+        stack.callback(temporary.unlink, missing_ok=True)
+        if fcntl:
+            stack.callback(os.close, handle)
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
             os.close(handle)
-            temporary = Path(name)
-            yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        yield temporary
+
+
+def replace_together(renames: Sequence[tuple[Path, Path]]) -> None:
+    """Renames new files over the old ones of a set, so that old and new never stand side by side.
+
+    Where the process is killed in between, the last target is missing: whoever reads the set
+    requires it.
+
+    Args:
+        renames: `(new, target)` of each file.
+
+    Raises:
+        UserError: a file cannot be renamed.
+    """
+    for _, target in reversed(renames):
+        with naming_write_errors(target):
+            target.unlink(missing_ok=True)
+    for new, target in renames:
+        with naming_write_errors(target):
+            _rename(new, target)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    os.chmod(temporary, 0o666 & ~_umask())
+    os.replace(temporary, path)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -153,12 +153,26 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
     one_view, _ = predict_views(result.model, voted.images.to(device))
     record["temperature"] = fit_temperature(one_view.cpu().numpy(), targets.numpy())
     if rank() == 0:
-        path = args.results_dir / f"{name}_model.pth"
-        save_model(path, name, result.model, config, train.class_names, record)
+        write_weights(args.results_dir, name, result.model, config, train.class_names, record)
         reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)
     return report(
         name, title, [(result.model, record["temperature"])], splits, record, args, device
     )
+
+
+def write_weights(
+    folder: Path,
+    name: str,
+    model: nn.Module,
+    config: dict,
+    class_names: tuple[str, ...],
+    record: dict,
+) -> None:
+    """Writes a run's weights, its first result, to `folder`; arguments as of `save_model`."""
+    from ferlab.evaluation import reports
+
+    reports.begin(folder, name)
+    save_model(folder / f"{name}_model.pth", name, model, config, class_names, record)
 
 
 def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -> int:
@@ -253,11 +267,13 @@ def report(
         return 0  # the first process writes
     record = {"model": name, "title": title, "class_names": list(class_names)}
     record |= {"parameters": run_record["parameters"], **metrics, "run": run_record}
+    reports.begin(args.results_dir, name)
     reports.write_predictions(args.results_dir, name, predictions)
     text = reports.write_results(args.results_dir, record, args.data_dir)
     shown = reports.last_split(record)
     if shown != "train" and run_record["parameters"]:
         reports.write_errors(args.results_dir, record, splits[shown], predictions)
+    reports.write_metrics(args.results_dir, record)
     if not args.quiet:
         print(text)
     following = next_command(name, args.data_dir, args.results_dir, args.targets)

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from ferlab.data.partition import Images, complete, remove_duplicates
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.reading import Pixels, read_images
 from ferlab.data.split_writer import write_split_file
-from ferlab.data.splits import PART, SPLITS, split_path
+from ferlab.data.splits import PART, SPLITS, new_split_files, split_path
 from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, sha256, summarise
-from ferlab.files import UserError, atomic_path
+from ferlab.files import UserError, naming_write_errors
 
 SCRATCH = ".preparation.tmp"  # folder of the shards, removed at the end
 
@@ -175,19 +174,20 @@ def add_votes(
 def write_splits(
     splits: dict[str, Prepared], pixels: Pixels, data_dir: Path, class_names: tuple[str, ...]
 ) -> dict[str, dict]:
-    """Writes all splits, before the first is renamed; returns the counts and digest of each.
+    """Writes all splits (see `new_split_files`); returns the counts and digest of each.
 
     Raises:
         UserError: a file cannot be written.
     """
     result = {}
-    with ExitStack() as written:
+    with new_split_files(data_dir, splits) as files:
         for name, split in splits.items():
-            temporary = written.enter_context(atomic_path(split_path(data_dir, name)))
             labels = split.images.labels
             shape = (len(labels), 1, IMAGE_SIZE, IMAGE_SIZE)
             parts = _parts(split.images.rows, pixels)
-            digest = write_split_file(temporary, parts, split.tensors(), shape, class_names)
+            tensors = split.tensors()
+            with naming_write_errors(split_path(data_dir, name)):
+                digest = write_split_file(files[name], parts, tensors, shape, class_names)
             counts = np.bincount(labels, minlength=len(class_names)).tolist()
             result[name] = {
                 "images": len(labels),

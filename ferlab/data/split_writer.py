@@ -1,7 +1,6 @@
 """Writes split files in parts, so that a split need not fit into memory."""
 
 import hashlib
-import math
 import struct
 import tempfile
 import zipfile
@@ -9,6 +8,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 DESCRIPTOR = b"PK\x07\x08"  # of a zip: checksum and sizes, after an entry's bytes
@@ -40,18 +40,15 @@ def write_split_file(
         OSError: the file cannot be written.
     """
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
-        skeleton = Path(folder) / "archive.pt"  # torch writes this name into the file
-        room = torch.from_file(  # a sparse file in place of memory; nothing is read of it
-            f"{folder}/room", shared=True, size=math.prod(shape)
-        )
-        content = {"images": room.view(shape), **tensors, "class_names": list(class_names)}
+    with tempfile.TemporaryFile(dir=path.parent) as room:  # sparse, in place of memory
+        images = torch.from_numpy(np.memmap(room, np.float32, "w+", shape=shape))
+        content = {"images": images, **tensors, "class_names": list(class_names)}
         try:
-            with torch.serialization.skip_data():  # leaves room for the tensors' bytes
-                torch.save(content, skeleton)
+            with torch.serialization.skip_data(), path.open("wb") as file:
+                torch.save(content, file)  # leaves room for the tensors' bytes
         except RuntimeError as error:  # torch's writer on a full disk
             raise OSError(str(error).splitlines()[0]) from error
-        skeleton.replace(path)
+        del images, content
     digest = hashlib.blake2b("\n".join(class_names).encode(), digest_size=8)
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}

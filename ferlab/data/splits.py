@@ -4,8 +4,9 @@ import errno
 import hashlib
 import io
 import os
-import pickle
-from contextlib import ExitStack
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +16,17 @@ from ferlab.commands import preparation_command
 from ferlab.constants import CLASS_NAMES as CLASS_NAMES
 from ferlab.constants import IMAGE_SIZE, RATERS
 from ferlab.data.split_writer import write_split_file
-from ferlab.files import UserError, atomic_path
+from ferlab.files import (
+    UserError,
+    atomic_path,
+    naming_write_errors,
+    replace_together,
+    temporary_path,
+)
 
 SPLITS = ("train", "val", "test")
 PART = 256  # images written at once
+PIECE = 1 << 20  # bytes whose checksum is computed at once
 OPTIONAL = ("votes", "majority", "agreement")
 
 
@@ -92,23 +100,48 @@ def split_path(data_dir: str | os.PathLike, split: str) -> Path:
     return Path(data_dir) / f"{split}_data.pt"
 
 
-def save_splits(splits: dict[str, Split], data_dir: str | os.PathLike) -> None:
-    """Writes each split to its file below `data_dir`, as the data contract's dict.
+@contextmanager
+def new_split_files(
+    data_dir: str | os.PathLike, splits: Iterable[str]
+) -> Iterator[dict[str, Path]]:
+    """Yields an empty file for each split, in whose place all are put together after the block.
 
-    All are written before the first is renamed: a run that is killed leaves no splits of two runs
-    side by side, which could have images in common. Equal splits give equal bytes.
+    A run that is killed leaves no splits of two runs side by side, which could have images in
+    common. Those of an earlier run stay until the block has succeeded, their description
+    `dataset.json` as well.
 
     Raises:
         UserError: a file cannot be written.
     """
-    with ExitStack() as written:
+    with ExitStack() as stack:
+        files = {}
+        for name in splits:
+            path = split_path(data_dir, name)
+            with naming_write_errors(path):
+                files[name] = stack.enter_context(temporary_path(path))
+        yield files
+        description = Path(data_dir) / "dataset.json"
+        with naming_write_errors(description):
+            description.unlink(missing_ok=True)
+        order = [name for name in reversed(SPLITS) if name in files]  # train, always needed, last
+        replace_together([(files[name], split_path(data_dir, name)) for name in order])
+
+
+def save_splits(splits: dict[str, Split], data_dir: str | os.PathLike) -> None:
+    """Writes each split to its file below `data_dir`, as the data contract's dict.
+
+    Equal splits give equal bytes.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    with new_split_files(data_dir, splits) as files:
         for name, split in splits.items():
-            temporary = written.enter_context(atomic_path(split_path(data_dir, name)))
             tensors = split.tensors()
             images = tensors.pop("images")
-            write_split_file(
-                temporary, images.split(PART), tensors, tuple(images.shape), split.class_names
-            )
+            shape, parts = tuple(images.shape), images.split(PART)
+            with naming_write_errors(split_path(data_dir, name)):
+                write_split_file(files[name], parts, tensors, shape, split.class_names)
 
 
 def save_tensors(content: dict, path: str | os.PathLike) -> None:
@@ -143,19 +176,36 @@ def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
         raise UserError(f"{path} is missing; {remedy}")
     options = {"map_location": "cpu", "weights_only": True}
     try:
+        require_checksums(path)
         try:
             content = torch.load(path, mmap=mmap, **options)
         except RuntimeError as error:
             if not mmap or "unable to mmap" not in str(error):
                 raise
             content = torch.load(path, **options)  # a file system that cannot map files
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle can raise any
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EIO, errno.ENOMEM):
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         raise UserError(f"{path} is damaged or not a file of this project; {remedy}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a file of this project; {remedy}")
     return content
+
+
+def require_checksums(path: Path) -> None:
+    """Compares a file's bytes with the checksums in it, which `torch.load` does not read.
+
+    Raises:
+        OSError: the file cannot be read.
+        zipfile.BadZipFile: a byte has changed, or the file is not `torch.save`'s zip.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:  # could become any size in memory
+                raise zipfile.BadZipFile("torch.save compresses nothing")
+            with archive.open(entry) as file:
+                while file.read(PIECE):
+                    pass
 
 
 def load_split(data_dir: str | os.PathLike, split: str) -> Split:

@@ -10,7 +10,7 @@ import numpy as np
 from ferlab.cli import wrapped
 from ferlab.data.splits import Split
 from ferlab.evaluation.plots import plot_confusion_matrices, plot_curves, plot_errors
-from ferlab.files import atomic_path, write_text
+from ferlab.files import atomic_path, naming_write_errors, write_text
 
 TARGETS = {
     "labels": "the dataset's labels",
@@ -38,8 +38,26 @@ CALIBRATION_ROWS = {
 }
 
 
+def begin(folder: Path, name: str) -> None:
+    """Removes a model's metrics before anything else of an earlier run is replaced.
+
+    They are written last: where they are, all files of the model are of one run.
+
+    Raises:
+        UserError: the file cannot be removed.
+    """
+    path = folder / f"{name}_metrics.json"
+    with naming_write_errors(path):
+        path.unlink(missing_ok=True)
+
+
+def write_metrics(folder: Path, record: dict) -> None:
+    """Writes a model's metrics (see `write_results`) as JSON."""
+    write_text(folder / f"{record['model']}_metrics.json", json.dumps(record, indent=2) + "\n")
+
+
 def write_results(folder: Path, record: dict, data_dir: Path) -> str:
-    """Writes a model's metrics as JSON, text and plot; returns the text.
+    """Writes a model's results as text and plot; returns the text.
 
     Args:
         folder: the results folder.
@@ -48,7 +66,6 @@ def write_results(folder: Path, record: dict, data_dir: Path) -> str:
         data_dir: folder of the splits.
     """
     name, text = record["model"], results_text(record, data_dir)
-    write_text(folder / f"{name}_metrics.json", json.dumps(record, indent=2) + "\n")
     write_text(folder / f"{name}_results.txt", text)
     split = last_split(record)
     numbers = {"the labels": record[split]}

@@ -1,5 +1,6 @@
 """Runs the models that export_onnx.py writes, by onnxruntime and without torch."""
 
+import hashlib
 import importlib
 import json
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from ferlab.files import UserError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-FORMAT = 1  # of the metadata
+FORMAT = 2  # of the metadata
 KEYS = ("format", "model", "precision", "class_names", "image_size", "mean", "std", "temperature")
 OPTIONAL = ("targets",)
 INPUT, OUTPUT = "images", "logits"
@@ -44,9 +45,15 @@ class OnnxClassifier:
             raise UserError(f"{path} is missing; {REMEDY}")
         require_packages(["onnxruntime"])
         try:
-            self.session = open_session(path, threads)
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        if not content.endswith(seal(content[: -len(seal(b""))])):
+            raise UserError(f"{path} is damaged or not a model of this project; {REMEDY}")
+        try:
+            self.session = open_session(content, threads)
         except Exception as error:  # onnxruntime's exceptions have no common base class
-            raise UserError(f"{path} is damaged or not ONNX; {REMEDY}") from error
+            raise UserError(f"{path} cannot be opened by onnxruntime; {REMEDY}") from error
         metadata = read_metadata(self.session, path)
         self.class_names = tuple(metadata["class_names"])
         self.temperature, self.size = metadata["temperature"], metadata["image_size"]
@@ -76,6 +83,16 @@ class OnnxClassifier:
         return exps / exps.sum(1, keepdims=True)
 
 
+def seal(model: bytes) -> bytes:
+    """Returns what follows a model in its file: its digest, as an entry "digest" of the metadata.
+
+    onnxruntime would run a damaged model. Protobuf merges what follows a message into it; the
+    first bytes are those of field 14 of ModelProto (onnx.proto), with a key and a value.
+    """
+    digest = hashlib.blake2b(model, digest_size=16).hexdigest().encode()
+    return b"r*\n\x06digest\x12 " + digest
+
+
 def require_packages(names: Sequence[str]) -> None:
     """Checks that optional packages can be imported.
 
@@ -103,8 +120,8 @@ def _version(name: str) -> str:
         return "(unknown version)"
 
 
-def open_session(model: Path | bytes, threads: int) -> "InferenceSession":
-    """Opens a model, given as a file or its content, for the CPU.
+def open_session(content: bytes, threads: int) -> "InferenceSession":
+    """Opens a model for the CPU.
 
     Raises:
         Exception: one of onnxruntime's own: the model is damaged.
@@ -116,7 +133,7 @@ def open_session(model: Path | bytes, threads: int) -> "InferenceSession":
     options.log_severity_level = 4  # errors are raised as exceptions, not logged
     # Threads that spin while they wait would take the core of the detector.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def run(session: "InferenceSession", images: np.ndarray) -> np.ndarray:

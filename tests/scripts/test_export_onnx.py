@@ -21,7 +21,7 @@ from ferlab.data.splits import CLASS_NAMES, load_split
 from ferlab.files import UserError
 from ferlab.live import onnx_classifier
 from ferlab.live.classifier import Classifier, as_input
-from ferlab.live.onnx_classifier import OnnxClassifier, open_session, read_metadata
+from ferlab.live.onnx_classifier import OnnxClassifier, open_session, read_metadata, seal
 from ferlab.training.checkpoint import load_model, save_model
 from softmax import SoftmaxRegression
 from transfer_learning import TransferNetwork
@@ -104,7 +104,7 @@ def test_the_file(exported, exported_int8, precision):
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    read = read_metadata(open_session(path, 1), path)
+    read = read_metadata(open_session(path.read_bytes(), 1), path)
     keys = (*onnx_classifier.KEYS, *onnx_classifier.OPTIONAL)
     assert read == {key: json.loads(metadata[key]) for key in keys if key in metadata}
     assert read["class_names"] == list(CLASS_NAMES) and read["precision"] == precision
@@ -131,7 +131,7 @@ def test_other_models(name, data_dir, tmp_path, capsys):
     output = tmp_path / "new" / "model.onnx"
     args = ["--weights", write_weights(tmp_path, name), "--data-dir", data_dir, "--int8"]
     assert export_onnx.main([*map(str, args), "--output", str(output)]) == 0
-    assert read_metadata(open_session(output, 1), output)["model"] == name
+    assert read_metadata(open_session(output.read_bytes(), 1), output)["model"] == name
     assert output.with_name("model_int8.onnx").exists()
     assert "(100.00%)" in capsys.readouterr().out
 
@@ -278,27 +278,56 @@ def test_torch_weights_without_torch(weights):
 # -- files that are refused --------------------------------------------------------------------
 
 
+def changed(exported, change):
+    """Returns a whole file of a model that `change` has been made to."""
+    model = onnx.load(exported)
+    kept = [entry for entry in model.metadata_props if entry.key != "digest"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    change(model)
+    content = model.SerializeToString()
+    return content + seal(content)
+
+
+def set_metadata(key, value):
+    def change(model):
+        next(entry for entry in model.metadata_props if entry.key == key).value = value
+
+    return change
+
+
+def read_secret(model):
+    """Takes the weights from a file outside of the model's folder."""
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret.bin")
+
+
 def test_files_that_cannot_be_used(exported, tmp_path):
     whole = exported.read_bytes()
-    other = onnx.load(exported)
-    del other.metadata_props[:]
-    renamed = onnx.load(exported)
-    next(entry for entry in renamed.metadata_props if entry.key == "format").value = "9"
-    fewer = onnx.load(exported)
-    names = next(entry for entry in fewer.metadata_props if entry.key == "class_names")
-    names.value = '["happy", "sad"]'
-    broken = onnx.load(exported)
-    broken.graph.node[0].op_type = "NoSuchOperator"
+    (tmp_path / "secret.bin").write_bytes(bytes(1 << 20))
+    folder = tmp_path / "models"
+    folder.mkdir()
     for name, content, part in (
-        ("empty", b"", "is damaged or not ONNX"),
-        ("torn", whole[: len(whole) // 2], "is damaged or not ONNX"),
-        ("picture", b"\x89PNG\r\n\x1a\n" + bytes(99), "is damaged or not ONNX"),
-        ("foreign", other.SerializeToString(), "is not a model of this project"),
-        ("newer", renamed.SerializeToString(), "has format 9, not 1"),
-        ("fewer", fewer.SerializeToString(), "does not have one output for each class"),
-        ("broken", broken.SerializeToString(), "is damaged or not ONNX"),
+        ("empty", b"", "is damaged or not a model of this project"),
+        ("torn", whole[: len(whole) // 2], "is damaged or not a model of this project"),
+        ("picture", b"\x89PNG\r\n\x1a\n" + bytes(99), "is damaged or not a model of this"),
+        ("foreign", changed(exported, lambda m: m.ClearField("metadata_props")), "is not a model"),
+        ("newer", changed(exported, set_metadata("format", "9")), "has format 9, not 2"),
+        (
+            "fewer",
+            changed(exported, set_metadata("class_names", '["happy", "sad"]')),
+            "does not have one output for each class",
+        ),
+        (
+            "broken",
+            changed(exported, lambda m: setattr(m.graph.node[0], "op_type", "NoSuchOperator")),
+            "cannot be opened by onnxruntime",
+        ),
+        ("external", changed(exported, read_secret), "cannot be opened by onnxruntime"),
     ):
-        path = tmp_path / f"{name}.onnx"
+        path = folder / f"{name}.onnx"
         path.write_bytes(content)
         with pytest.raises(UserError, match="; write it with: python export_onnx.py") as error:
             OnnxClassifier(path, 1)
@@ -306,3 +335,16 @@ def test_files_that_cannot_be_used(exported, tmp_path):
     for name in ("none.onnx", "."):
         with pytest.raises(UserError, match="is missing; write it with"):
             OnnxClassifier(tmp_path / name, 1)
+
+
+def test_a_changed_byte_is_noticed(exported, tmp_path):
+    whole = exported.read_bytes()
+    path = tmp_path / "changed.onnx"
+    random = np.random.default_rng(0)
+    last = range(len(whole) - len(seal(b"")), len(whole))
+    for place in (*last, *random.integers(0, len(whole), 50)):
+        content = bytearray(whole)
+        content[place] ^= 1 << random.integers(8)
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is damaged or not a model of this project"):
+            OnnxClassifier(path, 1)
