@@ -1,8 +1,19 @@
 """Files are written whole or not at all."""
 
+import subprocess
+import sys
+
 import pytest
 
-from ferlab.files import UserError, atomic_path, require_writable, write_text
+from conftest import ROOT
+from ferlab import files
+from ferlab.files import (
+    UserError,
+    atomic_path,
+    replace_together,
+    require_writable,
+    write_text,
+)
 
 
 def test_write_replaces_and_leaves_nothing_beside(tmp_path):
@@ -36,3 +47,49 @@ def test_folder_that_cannot_be(tmp_path):
         write_text(tmp_path / "file" / "below.txt", "")
     with pytest.raises(UserError, match="cannot write to folder"):
         require_writable(tmp_path / "file" / "results")
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    path = tmp_path / "file.txt"
+    code = "import os; from ferlab.files import atomic_path\nwith atomic_path({!r}) as t: {}"
+    kill = code.format(str(path), "t.write_text('half'); os.kill(os.getpid(), 9)")
+    subprocess.run([sys.executable, "-c", kill], cwd=ROOT, timeout=60)
+    assert len(list(tmp_path.iterdir())) == 1
+    with atomic_path(path) as temporary:
+        assert list(tmp_path.iterdir()) == [temporary], "the killed one's is gone"
+        other = code.format(str(path), "t.write_text('other')")
+        subprocess.run([sys.executable, "-c", other], cwd=ROOT, timeout=60, check=True)
+        temporary.write_text("ours")
+    assert path.read_text() == "ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_of_a_set_are_replaced_together(tmp_path, monkeypatch):
+    """The process ends after any number of operations: never are old and new side by side."""
+    names = ["first", "second", "last"]
+    for stop in range(7):
+        for name in names:
+            (tmp_path / name).write_text("old")
+            (tmp_path / f"new {name}").write_text("new")
+        news = [(tmp_path / f"new {name}", tmp_path / name) for name in names]
+        left = iter([None] * stop)
+
+        def next_step(original, left=left):
+            def call(*args, **options):
+                next(left)  # StopIteration stands for the end of the process
+                return original(*args, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files.Path, "unlink", next_step(files.Path.unlink))
+            patch.setattr(files.os, "replace", next_step(files.os.replace))
+            if stop < 6:
+                with pytest.raises(StopIteration):
+                    replace_together(news)
+            else:
+                replace_together(news)
+        there = {(tmp_path / name).read_text() for name in names if (tmp_path / name).exists()}
+        assert there in ({"old"}, {"new"}, set())
+        if there == {"new"} and stop < 6:
+            assert not (tmp_path / "last").exists()
