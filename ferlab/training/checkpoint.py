@@ -160,8 +160,12 @@ def training_state(trainer: "Trainer") -> dict:
     }
 
 
-def restore_training(trainer: "Trainer", state: dict, path: Path) -> None:
+def restore_training(trainer: "Trainer", state: dict, path: Path) -> bool:
     """Restores the state of a checkpoint in a trainer of the same recipe, data and network.
+
+    Returns:
+        Whether the run continues with the random numbers of an uninterrupted one: not where the
+        checkpoint was made on a GPU and continues on a CPU, or the reverse.
 
     Raises:
         UserError: it is of another recipe, other data or another network.
@@ -179,6 +183,9 @@ def restore_training(trainer: "Trainer", state: dict, path: Path) -> None:
         optimizer.load_state_dict(saved)
     for scheduler, saved in zip(trainer.schedulers, state["schedulers"], strict=True):
         scheduler.load_state_dict(saved)
-    restore_random_state(state["random"], trainer.generator)
+    same = restore_random_state(state["random"], trainer.generator)
     trainer.history, trainer.best = state["history"], state["best"]
+    if not same:
+        trainer.generator.manual_seed(trainer.recipe.seed + len(trainer.history))
     trainer.seed_process()
+    return same

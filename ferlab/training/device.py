@@ -110,12 +110,21 @@ def random_state(generator: torch.Generator) -> dict[str, torch.Tensor]:
     return state
 
 
-def restore_random_state(state: dict[str, torch.Tensor], generator: torch.Generator) -> None:
-    """Sets the generators to what `random_state` returned."""
+def restore_random_state(state: dict[str, torch.Tensor], generator: torch.Generator) -> bool:
+    """Sets the generators to what `random_state` returned.
+
+    Returns:
+        False where the state is of another kind of device, whose generators are others: then only
+        torch's generator of the CPU is set.
+    """
     torch.set_rng_state(state["torch"])
+    on_cuda = generator.device.type == "cuda"
+    if ("cuda" in state) != on_cuda:
+        return False
     generator.set_state(state["generator"])
-    if "cuda" in state:
+    if on_cuda:
         torch.cuda.set_rng_state(state["cuda"])
+    return True
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:

@@ -80,8 +80,9 @@ def fit(
     trainer = Trainer(model, train, recipe, config)
     if resume:
         state = from_rank_0(load_checkpoint, checkpoint)
-        restore_training(trainer, state, checkpoint)
-        report(f"resumed from {checkpoint} after epoch {len(trainer.history)}")
+        same = restore_training(trainer, state, checkpoint)
+        note = "" if same else "; made on another kind of device: other random numbers follow"
+        report(f"resumed from {checkpoint} after epoch {len(trainer.history)}{note}")
     elif stopped := stopped_run(checkpoint):
         report(stopped)
     report(

@@ -14,7 +14,7 @@ from ferlab.data.splits import Split
 from ferlab.files import UserError
 from ferlab.training import cuda_graph, trainer
 from ferlab.training import fit as training
-from ferlab.training.checkpoint import load_checkpoint
+from ferlab.training.checkpoint import load_checkpoint, save_checkpoint
 from ferlab.training.device import choose_device
 from ferlab.training.fit import fit
 from ferlab.training.optimizers import (
@@ -218,6 +218,24 @@ def test_resume_with_another_recipe_is_refused(tmp_path, monkeypatch, field):
     other = change(**{field: getattr(RECIPE, field) * 2 if field != "oversample" else True})
     with pytest.raises(UserError, match=f"was trained with {field} .* not"):
         train(tmp_path / "c.pth", other, resume=True)
+
+
+def test_checkpoint_of_a_gpu_continues_on_a_cpu(tmp_path, monkeypatch):
+    """Its generators are others, with a state of 16 bytes."""
+    path = tmp_path / "c.pth"
+    stopped_after(1, monkeypatch, path)
+    state = load_checkpoint(path)
+    state["random"] |= {name: torch.zeros(16, dtype=torch.uint8) for name in ("generator", "cuda")}
+    save_checkpoint(state, path)
+    lines, rows = [], []
+    for _ in range(2):
+        result = fit(network(seed=9), TRAIN, VAL, RECIPE, path, True, True, lines.append)
+        rows.append([row["train_loss"] for row in result.history])
+        save_checkpoint(state, path)
+    note = "after epoch 1; made on another kind of device: other random numbers follow"
+    assert lines[0] == f"resumed from {path} {note}"
+    assert rows[0] == rows[1], "from the same seed"
+    assert rows[0][-1] < rows[0][0]
 
 
 def test_resume_of_a_network_of_other_hyperparameters_is_refused(tmp_path):
