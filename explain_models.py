@@ -9,6 +9,7 @@ Reads the weights of softmax regression, the MLP and the CNN in --results-dir, w
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def load_models(folder: Path, targets: str) -> dict[str, tuple[nn.Module, dict]]
         UserError: there is none, or a file is damaged.
     """
     paths = {name: saved_weights(name, folder, targets) for name in MODELS}
-    found = {name: load_weights(path) for name, path in paths.items() if path.is_file()}
+    found = {name: load_weights(path) for name, path in paths.items() if os.path.lexists(path)}
     if not found:
         command = stage_command(script_of("softmax"), results_dir=folder, targets=targets)
         raise UserError(f"{folder} has no *_model.pth; train a model with: {command}")

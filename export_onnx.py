@@ -66,7 +66,7 @@ def load_weights(path: Path) -> "tuple[nn.Module, dict]":
     from ferlab.training.checkpoint import load_model
 
     name = load_tensors(path, "train it with: python advanced_network.py").get("model", "advanced")
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise UserError(
             f"{path} holds weights of {name}; models that can be exported: {', '.join(MODELS)}"
         )

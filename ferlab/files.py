@@ -104,6 +104,21 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def require_file(path: Path, remedy: str) -> None:
+    """Checks that a file is there, and is one: reading a pipe would wait for ever.
+
+    Args:
+        path: the file.
+        remedy: what a person can do if it is not, as the end of a sentence.
+
+    Raises:
+        UserError: it is missing, or is something else.
+    """
+    if not path.is_file():
+        fault = "is not a file" if os.path.lexists(path) else "is missing"
+        raise UserError(f"{path} {fault}; {remedy}")
+
+
 def require_writable(folder: str | os.PathLike) -> Path:
     """Makes `folder` and checks that a file can be written there, before hours of work.
 

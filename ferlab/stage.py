@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ferlab.commands import command_line, next_command
+from ferlab.commands import command_line, next_command, script_of
 from ferlab.constants import REFERENCE_DIR
 from ferlab.data.augmentation import Augmentation
 from ferlab.data.splits import Split, load_splits
@@ -30,6 +30,9 @@ from ferlab.training.prediction import predict_members, predict_views
 from ferlab.training.recipe import Recipe, target_distribution, with_targets
 
 Build = Callable[..., nn.Module]
+RUN_KEYS = {
+    "title", "command", "targets", "seed", "chosen_by", "seconds", "parameters", "train_counts",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,11 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
             print(f"weights: {path}")
     class_names = contents[0]["class_names"]
     for path, content in zip(paths, contents, strict=True):
+        if missing := RUN_KEYS - content["run"].keys():
+            raise UserError(
+                f"{path}: run has no {', '.join(sorted(missing))}; "
+                f"train it with: python {script_of(name)}"
+            )
         if content["class_names"] != class_names:
             raise UserError(f"{path} and {paths[0]} have different classes; leave one out")
     splits = load_splits(args.data_dir, class_names=tuple(class_names))

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import time
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -20,6 +21,7 @@ from ferlab.files import UserError, atomic_path, write_text
 
 WIDTHS = ("256 128", "512 256", "1024", "1024 512", "1024 512 256", "2048 1024")
 LINEAR = {"dropout": (0.0, 0.6), "augment-strength": (0.0, 2.0)}  # lowest and highest value
+ATTEMPTS = 20  # to open a storage
 HEARTBEAT, GRACE = 10, 60  # seconds: between two heartbeats; without one, until a trial is lost
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # Optuna 5.0 raises UnboundLocalError where it cannot write that a trial has failed.
@@ -98,12 +100,13 @@ def _connect(url: str) -> RDBStorage:
     patience = {"timeout": 60} if url.startswith("sqlite") else {}  # seconds, for a lock
     options = {"engine_kwargs": {"connect_args": patience}, "heartbeat_stale_trial_callback": retry}
     options |= {"heartbeat_interval": HEARTBEAT, "grace_period": GRACE}
-    while True:
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             return RDBStorage(url, **options)
         except SQLAlchemyError as error:  # another process may be creating the same tables
-            if not re.search("already exists|UNIQUE", str(error)):
+            if attempt == ATTEMPTS or not re.search("already exists|UNIQUE", str(error)):
                 raise
+            time.sleep(0.1)
 
 
 def shown(storage: str) -> str:

@@ -21,6 +21,7 @@ from ferlab.files import (
     atomic_path,
     naming_write_errors,
     replace_together,
+    require_file,
     temporary_path,
 )
 
@@ -172,8 +173,7 @@ def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
     Raises:
         UserError: the file is missing, unreadable, truncated or not such a dict.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing; {remedy}")
+    require_file(path, remedy)
     options = {"map_location": "cpu", "weights_only": True}
     try:
         require_checksums(path)
@@ -268,7 +268,7 @@ def fault_of(content: dict) -> str | None:
 
 def available_splits(data_dir: str | os.PathLike) -> list[str]:
     """Returns which of train, val and test lie below `data_dir`."""
-    return [split for split in SPLITS if split_path(data_dir, split).is_file()]
+    return [split for split in SPLITS if os.path.lexists(split_path(data_dir, split))]
 
 
 def load_splits(

@@ -14,7 +14,7 @@ import numpy as np
 
 from ferlab.constants import CLASS_NAMES, RATERS
 from ferlab.data.classes import canonical
-from ferlab.files import UserError
+from ferlab.files import UserError, require_file
 
 HEADER = (
     "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -56,6 +56,7 @@ def read_table(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is missing or is not that table.
     """
+    require_file(path, REMEDY)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ferlab.commands import script_of, stage_command
-from ferlab.files import UserError
+from ferlab.files import UserError, require_file
 
 ORDER = ("baseline", "softmax", "basic_nn", "advanced", "transfer")
 
@@ -81,6 +81,9 @@ def read_run(path: Path) -> Run:
         UserError: it cannot be read, or is not what the model scripts write.
     """
     model = path.name.removesuffix("_metrics.json")
+    targets = "votes" if "votes" in path.parts[-3:-1] else "labels"  # results/votes/seed_1
+    remedy = stage_command(script_of(model), results_dir=path.parent, targets=targets)
+    require_file(path, f"make it anew with: {remedy}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         run = record["run"]
@@ -100,8 +103,6 @@ def read_run(path: Path) -> Run:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else f"{error}"
-        targets = "votes" if "votes" in path.parts[-3:-1] else "labels"  # results/votes/seed_1
-        remedy = stage_command(script_of(model), results_dir=path.parent, targets=targets)
         raise UserError(
             f"{path} is not what the model scripts write ({reason}); make it anew with: {remedy}"
         ) from error

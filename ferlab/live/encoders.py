@@ -119,7 +119,7 @@ class AvWriter:
     ):
         import av
 
-        self.av, self.name = av, name
+        self.av, self.name, self.failed = av, name, False
         self.width, self.height = (length - length % 2 for length in size)
         try:
             # A browser plays a file whose index stands at its start before it has all of it.
@@ -150,16 +150,18 @@ class AvWriter:
         try:
             self.container.mux(self.stream.encode(frame))
         except (self.av.FFmpegError, OSError) as error:
+            self.failed = True
             raise self._error(error) from error
 
     def release(self) -> None:
-        """Completes the file.
+        """Completes the file, unless it could not be written so far.
 
         Raises:
             UserError: the file cannot be written.
         """
         try:
-            self._encode(None)
+            if not self.failed:  # FFmpeg would crash
+                self._encode(None)
         finally:
             try:
                 self.container.close()

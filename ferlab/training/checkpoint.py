@@ -1,11 +1,13 @@
 """Weights for the next script, and checkpoints for `--resume`."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from ferlab.commands import script_of
@@ -94,6 +96,8 @@ def load_model(
     content = load_tensors(path, remedy)
     if not content.keys() >= MODEL_KEYS:
         raise UserError(f"{path} is not a weights file of this project; {remedy}")
+    if fault := fault_of(content):
+        raise UserError(f"{path}: {fault}; {remedy}")
     if content["model"] != name:
         raise UserError(f"{path} holds weights of {content['model']}, not of {name}; {remedy}")
     preprocessing = (content.get("image_size"), content["normalisation"])
@@ -105,6 +109,26 @@ def load_model(
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not fit this version of the network; {remedy}") from error
     return model.eval(), content
+
+
+def fault_of(content: dict) -> str | None:
+    """Returns in what a weights file's content cannot be used; None if in nothing."""
+    state, names, temperature = (
+        content[key] for key in ("state_dict", "class_names", "temperature")
+    )
+    if not (isinstance(content["config"], dict) and isinstance(content["run"], dict)):
+        return "config and run must be dicts"
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not texts or len(set(names)) < len(names) or len(names) != content["config"].get("classes"):
+        return "class_names must be a list of different strings, one for each class"
+    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
+        return f"temperature is {temperature}, not a positive number"
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        return "state_dict must be a dict of tensors"
+    for key, tensor in state.items():
+        if not tensor.isfinite().all():
+            return f"{key} is not finite"
+    return None
 
 
 def save_checkpoint(state: dict, path: Path) -> None:

@@ -1,0 +1,220 @@
+"""A full disk, few file handles, little memory, odd names: one line, and nothing is lost."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_bad_input import files_below, main
+
+from conftest import ROOT, drawn_frame, make_split, write_pictures
+from ferlab.data.splits import load_split, save_splits
+from model_runs import SMALL
+
+ODD_NAMES = (
+    "with a space",
+    "Überraschung 驚き",
+    "-a",
+    "line\nbreak",
+    "100%",
+    "a'b\"c",
+    "[x]*?",
+    "#1",
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A small dataset with its zip beside it."""
+    folder = tmp_path_factory.mktemp("images") / "images"
+    for split, count in (("train", 12), ("validation", 4)):
+        write_pictures(folder / split, count, seed=count)
+    shutil.make_archive(str(folder), "zip", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, data_dir):
+    """A folder with results of softmax regression."""
+    folder = tmp_path_factory.mktemp("results")
+    flags = ["--data-dir", data_dir, "--results-dir", folder, "--quiet", *SMALL["softmax"]]
+    assert main("softmax", flags) == 0
+    return folder
+
+
+@contextmanager
+def small_disk(folder: Path, kilobytes: int):
+    """Mounts a disk of that size at `folder`; skips where that is not allowed."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def error_of(capsys) -> str:
+    """Returns the one line of error on stderr; lines of progress aside."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def writer(name: str, out: Path, images: Path, data_dir: Path, results: Path) -> tuple[str, list]:
+    """Returns a script and flags with which it writes to `out`."""
+    to = ["--data-dir", data_dir, "--results-dir", out]
+    weights = ["--weights", results / "softmax_model.pth"]
+    live = ["--source", "sample", "--no-window", "--max-frames", "12"]
+    return {
+        "unpacking": ("download_dataset", ["--archive", f"{images}.zip", "--data-dir", out]),
+        "preparation": ("dataset_preparation", ["--source", images, "--data-dir", out]),
+        "training": ("softmax", [*to, "--quiet", *SMALL["softmax"]]),
+        "evaluation": ("softmax", [*to, "--quiet", "--evaluate", *weights]),
+        "export": ("export_onnx", [*to, *weights]),
+        "tuning": ("tune_hyperparameters", ["softmax.py", *to, "--trials", 1, *SMALL["softmax"]]),
+        "video": ("live_inference", [*live, "--output", out / "a.mp4", "--log", out / "a.csv"]),
+    }[name]
+
+
+WRITERS = ("unpacking", "preparation", "training", "evaluation", "export", "tuning", "video")
+
+
+@pytest.mark.parametrize("kilobytes", [4, 64])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk(name, kilobytes, images, data_dir, results, tmp_path, capfd):
+    out = tmp_path / "out"
+    with small_disk(out, kilobytes):
+        script, flags = writer(name, out, images, data_dir, results)
+        code = main(script, flags)
+        error = error_of(capfd)
+        assert code == 1 and ("No space left" in error or "disk" in error), error
+        assert str(out) in error
+        left = {path.name for path in out.rglob("*") if path.is_file()}
+        assert not [n for n in left if n.endswith(".tmp")], "what is half written is removed"
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_folder_that_is_read_only(name, images, data_dir, results, tmp_path, capfd):
+    out = tmp_path / "out"
+    with small_disk(out, 64):
+        subprocess.run(["mount", "-o", "remount,ro", str(out)], check=True)
+        script, flags = writer(name, out, images, data_dir, results)
+        assert main(script, flags) == 1
+        error = error_of(capfd)
+        assert str(out) in error and "ead-only" in error
+
+
+def as_a_person(script: str, flags: list, limits: dict, tmp_path, **environment):
+    """Runs a script with limits on its resources, from another folder."""
+
+    def limit():
+        for name, value in limits.items():
+            resource.setrlimit(getattr(resource, name), (value, value))
+
+    command = [sys.executable, ROOT / f"{script}.py", *flags]
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        cwd=tmp_path,
+        timeout=120,
+        env={key: value for key, value in {**os.environ, **environment}.items() if value},
+    )
+
+
+@pytest.mark.parametrize("name", ["preparation", "training", "video"])
+def test_no_home_and_few_handles(name, images, data_dir, results, tmp_path):
+    script, flags = writer(name, tmp_path / "out", images, data_dir, results)
+    done = as_a_person(script, flags, {"RLIMIT_NOFILE": 40}, tmp_path, HOME="", TMPDIR="")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "results").exists(), "everything is where it was asked for"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["training", "preparation"])
+def test_little_memory(name, images, data_dir, results, tmp_path):
+    """Works, or says that memory is short; torch alone maps some gigabytes."""
+    script, flags = writer(name, tmp_path / "out", images, data_dir, results)
+    for gigabytes in (6, 10):
+        done = as_a_person(script, flags, {"RLIMIT_AS": gigabytes << 30}, tmp_path)
+        if done.returncode:
+            assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+            assert done.stderr.strip().splitlines()[-1].startswith("error: "), done.stderr
+
+
+@pytest.mark.parametrize("odd", ODD_NAMES)
+def test_odd_names(odd, images, data_dir, tmp_path, capfd, monkeypatch):
+    """In the names of a dataset's files and of all folders."""
+    monkeypatch.chdir(tmp_path)
+    source, data, out = (Path(f"{kind} {odd}") for kind in ("source", "data", "out"))
+    shutil.copytree(images, source)
+    for path in list(source.rglob("*.png")):
+        path.rename(path.with_name(f"{odd} {path.name}"))
+    assert main("dataset_preparation", ["--source", source, "--data-dir", data]) == 0
+    assert "next: python baseline.py" in capfd.readouterr().out
+    flags = ["--data-dir", data, "--results-dir", out, "--quiet"]
+    assert main("softmax", [*flags, *SMALL["softmax"]]) == 0
+    assert main("compare_results", ["--results-dir", out]) == 0
+    picture = Path(f"{odd}.png")
+    picture.write_bytes(cv2.imencode(".png", drawn_frame([(320, 220, 90)])[0])[1].tobytes())
+    live = ["--no-window", f"--source=./{picture}", f"--output=./{odd}.jpg", f"--log=./{odd}.csv"]
+    assert main("live_inference", live) == 0
+    assert Path(f"{odd}.csv").read_text().count("\n") == 2, "a line for the face"
+
+
+def test_links_in_a_circle(images, tmp_path, capfd):
+    source = tmp_path / "source"
+    shutil.copytree(images, source)
+    (source / "train" / "happy" / "again").symlink_to(source, target_is_directory=True)
+    (source / "train" / "angry" / "0.png").unlink()
+    (source / "train" / "angry" / "0.png").symlink_to("0.png")
+    assert main("dataset_preparation", ["--source", source, "--data-dir", tmp_path / "data"]) == 0
+    train = load_split(tmp_path / "data", "train")
+    assert train.class_counts().tolist() == [11, 12, 12, 12, 12, 12, 12]
+
+
+SIZES = {"one pixel": (1, 1), "a line": (3, 20_000), "a column": (20_000, 100)}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_images_of_odd_sizes(size, images, tmp_path, capfd):
+    """Each is used, or is counted among those that are left out."""
+    source = tmp_path / "source"
+    shutil.copytree(images, source)
+    picture = np.tile(np.arange(SIZES[size][1], dtype=np.uint8), (SIZES[size][0], 1))
+    cv2.imwrite(str(source / "train" / "happy" / "odd.png"), picture)
+    assert main("dataset_preparation", ["--source", source, "--data-dir", tmp_path / "data"]) == 0
+    used = load_split(tmp_path / "data", "train").class_counts()[3].item()
+    out = capfd.readouterr().out
+    assert (used, "files left out: none" in out) in ((13, True), (12, False))
+    live = ["--no-window", "--log", tmp_path / "a.csv"]
+    code = main("live_inference", [*live, "--source", source / "train" / "happy" / "odd.png"])
+    assert code == 0 or (code == 1 and "odd.png" in error_of(capfd))
+
+
+def test_two_datasets_are_told_apart(data_dir, tmp_path, capsys):
+    """Results of other data are neither compared nor continued."""
+    other = tmp_path / "other"
+    save_splits(
+        {name: make_split(8, seed) for seed, name in enumerate(("train", "val", "test"), 5)}, other
+    )
+    out = tmp_path / "out"
+    for script, data in (("baseline", data_dir), ("softmax", other)):
+        flags = ["--data-dir", data, "--results-dir", out, "--quiet", *SMALL.get(script, [])]
+        assert main(script, flags) == 0
+    assert main("compare_results", ["--results-dir", out]) == 1
+    assert "are of different test images" in error_of(capsys)
+    flags = ["--data-dir", data_dir, "--results-dir", out, "--resume", *SMALL["softmax"]]
+    before = files_below(out)
+    assert main("softmax", flags) == 1
+    assert "was trained on other data; start over without --resume" in error_of(capsys)
+    assert files_below(out) == before
