@@ -37,7 +37,7 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         except UserError as error:
             rank = int(os.environ.get("RANK", 0))  # under torchrun
             who = f"rank {rank}: " if rank else ""
-            print(f"error: {who}{error}", file=sys.stderr)
+            print(f"error: {who}{shown(error)}", file=sys.stderr)
             return 1
         except KeyboardInterrupt as interrupt:
             print(f"\nstopped{': ' + str(interrupt) if interrupt.args else ''}", file=sys.stderr)
@@ -47,6 +47,11 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             return 1
 
     return wrapped
+
+
+def shown(error: Exception) -> str:
+    """Returns an error's message as one line: file names may hold line breaks and escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
 
 
 def before_imports(parser: argparse.ArgumentParser, known: bool = False) -> None:

@@ -107,7 +107,8 @@ def pixels_of_row(line: bytes, index: int) -> np.ndarray:
     Raises:
         ValueError: the pixels are not those of a square image.
     """
-    text = line.decode("latin-1").rstrip("\r\n").split(",")[index].strip('" ')
+    cells = line.decode("latin-1").rstrip("\r\n").split(",")
+    text = cells[index].strip('" ') if index < len(cells) else ""
     values = np.fromstring(text, dtype=np.int64, sep=" ")
     side = round(len(values) ** 0.5)
     if side == 0 or side * side != len(values):
