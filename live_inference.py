@@ -7,7 +7,7 @@
     python live_inference.py --serve                      # in a browser, which has the camera
 
 Keys: q or Esc quits, space pauses, p shows or hides the probability bars, m mirrors the image,
-s saves a screenshot, h shows or hides the list of keys.
+g shows or hides the class activation map (Grad-CAM), s saves a screenshot, h lists the keys.
 
 OpenCV's Haar cascade searches up to ten frames per second in threads of its own; a second cascade
 rejects false faces, and faces are tracked from frame to frame. The CNN's probabilities are
@@ -96,8 +96,19 @@ def run(args: argparse.Namespace) -> None:
     from ferlab.live.window import Window
 
     weights = args.weights or default_weights()
+    if args.explain and weights.suffix.lower() == ".onnx":
+        raise UserError(
+            f"--explain needs gradients, which {weights} does not have; name the .pth file that "
+            "it was exported from: --weights FILE.pth"
+        )
     options = LiveOptions(
-        args.min_confidence, args.output, args.log, args.max_frames, args.quiet, args.codec
+        args.min_confidence,
+        args.output,
+        args.log,
+        args.max_frames,
+        args.quiet,
+        args.codec,
+        args.explain,
     )
     live = None
     try:

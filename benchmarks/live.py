@@ -74,12 +74,12 @@ def faces_per_frame(spans: list[tuple[int, int, int]], frames: int) -> np.ndarra
 
 
 def run_live(
-    source: FileSource | LiveSource, weights: Path, precision: str, probe: Probe
+    source: FileSource | LiveSource, weights: Path, precision: str, probe: Probe, explain: bool
 ) -> tuple[Pipeline, float]:
     """Runs the live program without encoding; returns its pipeline and the seconds."""
     threads = reserve_detector_core()
     default = make_parser().get_default
-    options = LiveOptions(min_confidence=default("min_confidence"), quiet=True)
+    options = LiveOptions(min_confidence=default("min_confidence"), quiet=True, explain=explain)
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
         classifier = Classifier(weights, "advanced", CNN, threads, precision)
@@ -93,10 +93,10 @@ def run_live(
         return pipeline, time.perf_counter() - start
 
 
-def measure_ours(video: Path, weights: Path, precision: str) -> dict:
+def measure_ours(video: Path, weights: Path, precision: str, explain: bool) -> dict:
     """Runs the live program over a file; returns its numbers."""
     probe = Probe(lambda run: len(run.found))
-    pipeline, took = run_live(open_video(video), weights, precision, probe)
+    pipeline, took = run_live(open_video(video), weights, precision, probe, explain)
     counts = probe.values
     stages = {stage: 1e3 * pipeline.seconds[stage] / len(counts) for stage in STAGES}
     per_face = 1e3 * pipeline.seconds["classification"] / max(1, sum(counts))
@@ -118,7 +118,7 @@ def measure_plain(video: Path, weights: Path) -> dict:
 
 
 def measure_latencies(
-    video: Path, weights: Path, precision: str, seconds: float
+    video: Path, weights: Path, precision: str, seconds: float, explain: bool
 ) -> tuple[list[float], list[float]]:
     """Runs both programs on the webcam's stand-in, one after the other.
 
@@ -128,7 +128,8 @@ def measure_latencies(
     frames = list(frames_of(video))
     camera = BufferedCamera(frames)
     probe = Probe(lambda run: camera.latency(run.frame.image), seconds)
-    run_live(LiveSource("camera", lambda: camera, camera, RATE), weights, precision, probe)
+    source = LiveSource("camera", lambda: camera, camera, RATE)
+    run_live(source, weights, precision, probe, explain)
     all_cores()
     plain, webcam, latencies = Plain(weights), BufferedCamera(frames), []
     end = time.perf_counter() + seconds
@@ -139,16 +140,18 @@ def measure_latencies(
     return probe.values, latencies
 
 
-def classification_latency(weights: Path, precision: str) -> float:
-    """Returns the median milliseconds to classify one face, with nothing else running."""
-    threads, seconds = reserve_detector_core(), []
-    classifier = Classifier(weights, "advanced", CNN, threads, precision)
-    face = np.zeros((96, 96, 3), np.uint8)
-    for _ in range(200):
-        start = time.perf_counter()
-        classifier([face])
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(seconds))
+def face_latencies(weights: Path, precision: str) -> list[float]:
+    """Returns the median milliseconds to classify and to explain one face, nothing else running."""
+    classifier = Classifier(weights, "advanced", CNN, reserve_detector_core(), precision)
+    face, result = np.zeros((96, 96, 3), np.uint8), []
+    for call in (lambda: classifier([face]), lambda: classifier.explain([face], [0])):
+        seconds = []
+        for _ in range(200):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        result.append(1e3 * float(np.median(seconds)))
+    return result
 
 
 def latency_text(latencies: list[float]) -> str:
@@ -218,13 +221,17 @@ def main(argv: list[str] | None = None) -> int:
         default=15,
         help="duration of the measurement of latency for each program, seconds",
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="run the live program with --explain"
+    )
     args = parser.parse_args(argv)
     spans = read_truth(args.truth) if args.truth else None
     weights = args.weights or default_weights()
     print(f"weights: {weights}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         for clip, label in clips(args.source, args.sizes, Path(name)):
-            ours, plain = measure_ours(clip, weights, args.precision), measure_plain(clip, weights)
+            ours = measure_ours(clip, weights, args.precision, args.explain)
+            plain = measure_plain(clip, weights)
             frames, truth = len(plain["counts"]), None
             if spans:
                 truth = faces_per_frame(spans, frames)
@@ -239,10 +246,14 @@ def main(argv: list[str] | None = None) -> int:
             print(f"ratio of throughputs: {ours['rate'] / plain['rate']:.1f}")
             stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in ours["stages"].items())
             print(f"milliseconds per frame: {stages}")
-            ours, plain = measure_latencies(clip, weights, args.precision, args.latency_seconds)
+            ours, plain = measure_latencies(
+                clip, weights, args.precision, args.latency_seconds, args.explain
+            )
             print(f"median latency: {latency_text(ours)}; plain loop {latency_text(plain)}")
-    alone = classification_latency(weights, args.precision)
-    print(f"\nclassification of one face, nothing else running: {alone:.1f} ms")
+    alone = face_latencies(weights, args.precision)
+    print(
+        "\none face, nothing else running: classification {:.1f} ms, map {:.1f} ms".format(*alone)
+    )
     return 0
 
 

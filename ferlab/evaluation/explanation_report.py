@@ -91,7 +91,7 @@ def cam_pictures(
     model: nn.Module, title: str, split: Split, expected: torch.Tensor, folder: Path
 ) -> list[str]:
     """Draws Grad-CAM on single faces and averaged; returns the lines of the text."""
-    names, layer = split.class_names, explain.map_layer(model)
+    names = split.class_names
     found = explain.predictions(model, split.images)
     groups = examples_of(split, expected, found)
     rows: list[list[dict]] = [[{} for _ in names] for _ in range(2 * CAM_ROWS)]
@@ -102,7 +102,7 @@ def cam_pictures(
             chosen = chosen[:CAM_ROWS]
             if not len(chosen):
                 continue
-            maps = explain.grad_cam(model, layer, split.images[chosen], found[chosen])
+            maps = explain.cams(model, split.images[chosen], found[chosen])
             for place, (row, heat) in enumerate(zip(chosen, maps, strict=True)):
                 rows[number * CAM_ROWS + place][label] = {
                     "face": split.images[row, 0].numpy(),
@@ -115,7 +115,7 @@ def cam_pictures(
             columns.append({})
             continue
         images, classes = split.images[correct], found[correct]
-        cams = explain.grad_cam(model, layer, images, classes)
+        cams = explain.cams(model, images, classes)
         hidden = explain.occlusion(model, images, classes)
         agreements.append((explain.correlation(cams, hidden), len(correct)))
         columns.append(

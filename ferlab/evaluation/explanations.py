@@ -11,11 +11,11 @@ from ferlab.constants import IMAGE_SIZE
 from ferlab.data.splits import Split
 from ferlab.evaluation.calibration import bin_of
 from ferlab.evaluation.disturbances import DIRECTIONS, DISTURBANCES, shift
+from ferlab.evaluation.grad_cam import grad_cam, halves, scaled
 from ferlab.evaluation.metrics import accuracy_of
 from ferlab.training.prediction import BATCH
 from ferlab.training.recipe import expected_class
 
-LEAST_MAP = 6  # side of the maps of Grad-CAM's layer: smaller ones show no place in the face
 WINDOW, STRIDE = 8, 4  # of the occlusion, pixels
 SHIFTS = range(7)  # pixels
 
@@ -84,32 +84,15 @@ def changed_by_shift(model: nn.Module, images: torch.Tensor) -> list[float]:
 # -- CNN ---------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def map_layer(model: nn.Module) -> nn.Module:
-    """Returns the last of the CNN's blocks whose maps have at least LEAST_MAP pixels a side."""
-    maps, chosen = model.stem(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE)), model.stem
-    for block in model.stages:
-        maps = block(maps)
-        chosen = block if maps.shape[-1] >= LEAST_MAP else chosen
-    return chosen
-
-
-def grad_cam(
-    model: nn.Module, layer: nn.Module, images: torch.Tensor, classes: torch.Tensor
-) -> torch.Tensor:
-    """Returns Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) of a class of each image.
-
-    Returns:
-        float32 `(N, 48, 48)`, from 0 to 1 in each image: where the maps speak for the class.
-    """
-    from captum.attr import LayerAttribution, LayerGradCam
-
-    method = LayerGradCam(model, layer)
+def cams(model: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Returns Grad-CAM (see `grad_cam`) of a class of each image, float32 `(N, 48, 48)`."""
+    first, rest = halves(model)
     maps = []
     for batch, targets in zip(images.split(BATCH), classes.split(BATCH), strict=True):
-        found = method.attribute(batch, targets, relu_attributions=True).detach()
-        maps.append(LayerAttribution.interpolate(found, images.shape[-2:], "bilinear")[:, 0])
-    return scaled(torch.cat(maps))
+        with torch.no_grad():
+            output = first(batch)
+        maps.append(grad_cam(output, rest, targets))
+    return torch.cat(maps)
 
 
 def occlusion(model: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
@@ -129,11 +112,6 @@ def occlusion(model: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> 
             window = (1, WINDOW, WINDOW)
             maps.append(method.attribute(batch, window, (1, STRIDE, STRIDE), target=targets)[:, 0])
     return scaled(torch.cat(maps).clamp(min=0))
-
-
-def scaled(maps: torch.Tensor) -> torch.Tensor:
-    """Divides each map, `(N, H, W)`, by its maximum."""
-    return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)
 
 
 def correlation(one: torch.Tensor, other: torch.Tensor) -> float:

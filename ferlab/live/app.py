@@ -20,6 +20,7 @@ from ferlab.live.summary import Summary
 from ferlab.live.tracking import Face
 from ferlab.live.window import Window
 
+NO_GRADIENTS = "g needs --weights FILE.pth"  # ONNX files have no gradients
 MAX_DELAY = 0.1  # seconds that a video may lag behind its own speed and still catch up
 
 
@@ -34,6 +35,7 @@ class LiveOptions:
         max_frames: number of frames after which the run ends; None for no limit.
         quiet: shows no progress bar.
         codec: of the annotated video (see `encoders.SUFFIXES`); None for the suffix's default.
+        explain: begins with Grad-CAM over the face in focus, or all faces of still images.
     """
 
     min_confidence: float
@@ -42,6 +44,7 @@ class LiveOptions:
     max_frames: int | None = None
     quiet: bool = False
     codec: str | None = None
+    explain: bool = False
 
 
 class LiveRun:
@@ -80,6 +83,8 @@ class LiveRun:
             stack.callback(self.log.close)
         self.bars, self.mirror = True, source.camera  # users expect a mirror image of themselves
         self.help = self.paused = False
+        self.explained = options.explain
+        self.notice = ""  # in the status line until the next key
         self.lost = ""  # what the user waits for, while a live source delivers no frames
         self.frame: Frame | None = None
         self.faces: list[Face] = []  # shown: detected, or lost a moment ago
@@ -134,6 +139,8 @@ class LiveRun:
         self.frame = frame
         self.faces = self.pipeline.find(frame, self.source)
         self.found = self.pipeline.classify(frame, self.faces)
+        if self.explained:
+            self.pipeline.explain(frame, self.faces, self.source.stills)
         start = time.perf_counter()
         stills = self.source.stills
         if self.window or self.options.output or (self.log and stills):
@@ -161,6 +168,7 @@ class LiveRun:
             status += [] if self.faces else ["no face"]
         if self.paused:
             status.append("paused")
+        status += ["Grad-CAM"] * self.explained + [self.notice] * bool(self.notice)
         return draw(
             self.frame.image,
             self.faces,
@@ -211,7 +219,7 @@ class LiveRun:
         key = self.window.key(round(1e3 * wait))
         held, since = self.source.stills and frame is not None, time.perf_counter()
         while True:
-            if held and key and key not in "hmps":  # any other key: the next image
+            if held and key and key not in "ghmps":  # any other key: the next image
                 return key != "q"
             if self.handle_key(key):
                 return False
@@ -224,18 +232,34 @@ class LiveRun:
 
     def handle_key(self, key: str) -> bool:
         """Does what a key stands for; returns True to quit."""
+        noticed = self.notice
+        if key:
+            self.notice = ""
         if key == " ":
             self.paused = not self.paused
         elif key == "p":
             self.bars = not self.bars
         elif key == "m":
             self.mirror = not self.mirror
+        elif key == "g":
+            self.explain_or_not()
         elif key == "h":
             self.help = not self.help
         elif key == "s" and self.annotated is not None:
             path = Path(f"screenshot_{datetime.now():%Y%m%d_%H%M%S_%f}.png")
             write_image(path, self.annotated)
             tqdm.write(f"wrote {path}")
-        if key and key in " pmh":
+        if key and (key in " pmgh" or noticed):
             self.show_again()
         return key == "q"
+
+    def explain_or_not(self) -> None:
+        """Turns Grad-CAM on or off, also for the frame that is shown."""
+        if not hasattr(self.pipeline.classifier, "explain"):
+            self.notice = NO_GRADIENTS
+            return
+        self.explained = not self.explained
+        for face in self.faces:
+            face.cam = None
+        if self.explained and self.frame is not None:
+            self.pipeline.explain(self.frame, self.faces, self.source.stills)

@@ -1,5 +1,6 @@
 """The trained CNN, prepared for low latency on the CPU."""
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ferlab.constants import IMAGE_SIZE
 from ferlab.data.preprocessing import preprocess
+from ferlab.evaluation.grad_cam import grad_cam, halves
 from ferlab.training.checkpoint import load_model
 from ferlab.training.device import choose_precision
 
@@ -54,6 +56,8 @@ class Classifier:
         self.targets = content["run"].get("targets")
         self.precision = choose_precision(precision, torch.device("cpu"))
         fold_batch_norm(model)
+        self._first, rest = halves(model)
+        self._rest = copy.deepcopy(rest)  # packed convolutions have no gradients
         self.model = model.to(self.precision, memory_format=torch.channels_last)
         example = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=self.precision)
         pack_convolutions(self.model, example)
@@ -69,14 +73,26 @@ class Classifier:
         """
         if not faces:
             return np.empty((0, len(self.class_names)), np.float32)
-        logits = self.logits(torch.stack([as_input(face) for face in faces]))
+        logits = self.computed(self.model, torch.stack([as_input(face) for face in faces]))
         return (logits / self.temperature).softmax(1).numpy()
 
+    def explain(self, faces: Sequence[np.ndarray], classes: Sequence[int]) -> np.ndarray:
+        """Computes Grad-CAM (see `grad_cam`) of a class of each face.
+
+        Args:
+            faces: uint8 `(H, W, 3)` each, BGR; one at least.
+            classes: a class for each.
+
+        Returns:
+            float32 `(N, 48, 48)`, from 0 to 1: where the face raises the logit of the class.
+        """
+        maps = self.computed(self._first, torch.stack([as_input(face) for face in faces]))
+        return grad_cam(maps.clone(), self._rest, torch.tensor(classes)).numpy()
+
     @torch.inference_mode()
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps preprocessed faces, float32 `(N, 1, 48, 48)`, to float32 `(N, classes)`."""
-        batch = images.to(self.precision, memory_format=torch.channels_last)
-        return self.model(batch).float()
+    def computed(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Returns the network's output, float32, for preprocessed faces `(N, 1, 48, 48)`."""
+        return network(images.to(self.precision, memory_format=torch.channels_last)).float()
 
 
 class PackedConvolution(nn.Module):

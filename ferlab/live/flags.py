@@ -75,6 +75,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         help='minimum probability for a label; below it, "unsure" is shown',
     )
     result.add_argument(
+        "--explain",
+        action="store_true",
+        help="begin as after key g, with the class activation map (Grad-CAM) over the widest face "
+        "of a frame, or over each face of an image: red raises the predicted expression; needs "
+        ".pth weights",
+    )
+    result.add_argument(
         "--output",
         type=Path,
         help="annotated video to write; for an image an annotated image, for several a folder",

@@ -27,11 +27,13 @@ PALETTE = (
     (0, 159, 230),
     GREY,
 )
+CAM_OPACITY = 0.5  # of the map where it is highest: the face stays visible
 KEYS = (
     ("q Esc", "quit"),
     ("space", "pause"),
     ("p", "probability bars"),
     ("m", "mirror image"),
+    ("g", "class activation map"),
     ("s", "screenshot"),
     ("h", "this help"),
 )
@@ -59,7 +61,7 @@ def draw(
 
     Args:
         image: uint8 `(H, W, 3)`, BGR; not changed.
-        faces: classified faces, boxes in pixels of `image`.
+        faces: classified faces, boxes in pixels of `image`; those with a `cam` show it.
         class_names: the classes, in the order of the probabilities.
         min_confidence: minimum probability for a label; "unsure" below it.
         bars: draws the probabilities of each face.
@@ -76,6 +78,9 @@ def draw(
     all_boxes = list(boxes.values())
     taken = [_status(canvas, status, scale)] if status else []
     nearest_last = sorted(faces, key=lambda face: face.box[2])
+    for face in nearest_last:
+        if face.cam is not None:
+            _cam(canvas, boxes[face.id], cv2.flip(face.cam, 1) if mirror else face.cam)
     texts, colours = {}, {}
     for face in nearest_last:
         label, confidence = label_of(face, class_names, min_confidence)
@@ -105,6 +110,20 @@ def _colour(index: int) -> tuple[int, int, int]:
 def _darken(area: np.ndarray) -> None:
     """Darkens part of an image, in place, as the background of light text."""
     np.copyto(area, (area * 0.3).astype(np.uint8))
+
+
+def _cam(canvas: np.ndarray, box: Box, cam: np.ndarray) -> None:
+    """Draws a face's Grad-CAM, float32 `(48, 48)`, over it: from 0 (transparent) to 1 (red)."""
+    left, top, width, height = box
+    x, y = max(0, left), max(0, top)
+    area = canvas[y : max(0, top + height), x : max(0, left + width)]
+    if not area.size:
+        return
+    cam = cv2.resize(cam, (width, height), interpolation=cv2.INTER_LINEAR)
+    cam = np.ascontiguousarray(cam[y - top :, x - left :][: area.shape[0], : area.shape[1]])
+    heat = cv2.applyColorMap((255 * cam).astype(np.uint8), cv2.COLORMAP_TURBO)
+    opacity = CAM_OPACITY * np.sqrt(cam)
+    area[:] = cv2.blendLinear(np.ascontiguousarray(area), heat, 1 - opacity, opacity)
 
 
 def _box(canvas: np.ndarray, box: Box, colour: tuple, scale: float) -> None:

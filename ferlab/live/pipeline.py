@@ -29,6 +29,7 @@ MAX_WORKERS = 4  # threads that search whole frames
 CLASSIFICATIONS = 30.0  # of known faces per second, all faces together
 SHOW_UNSEEN = 0.25  # seconds for which a face is shown after its last detection
 MARGIN = 0.0  # of the crop: FER2013's images are Haar boxes without margin (benchmarks/crop.py)
+FOCUS = 1.2  # how much wider a face must be than the one in focus, to replace it
 STAGES = ("capture", "detection", "classification", "drawing", "output")
 
 
@@ -74,6 +75,7 @@ class Pipeline:
         self._schedule = Schedule(detector.every_frame)
         self._classified_at = -np.inf
         self._pending: Future | None = None
+        self._focus = 0  # number of the face in focus
 
     def frames(self, source: "Source") -> Iterator[Frame | None]:
         """Yields the source's frames, and None whenever no frame is available yet.
@@ -152,6 +154,39 @@ class Pipeline:
             face.observe(probs, frame.time_s, self.smoothing)
         self.seconds["classification"] += time.perf_counter() - start
         return found
+
+    def explain(self, frame: Frame, faces: list[Face], stills: bool) -> None:
+        """Computes Grad-CAM of faces that were classified in this frame or have no map yet.
+
+        In still images all faces get one; else the face in focus: the widest, which is the nearest.
+
+        Args:
+            frame: the frame.
+            faces: the faces shown in it, classified.
+            stills: whether the source has still images.
+        """
+        start, now = time.perf_counter(), frame.time_s
+        chosen = {face.id for face in faces} if stills else {self._in_focus(faces)}
+        due = []
+        for face in faces:
+            if face.id not in chosen:
+                face.cam = None
+            elif face.found_at == now and (face.cam is None or face.classified_at == now):
+                due.append(face)
+        if due:
+            crops = [crop_face(frame.image, face.rounded_box(), self.margin) for face in due]
+            cams = self.classifier.explain(crops, [int(face.probs.argmax()) for face in due])
+            for face, cam in zip(due, cams, strict=True):
+                face.cam = cam
+        self.seconds["classification"] += time.perf_counter() - start
+
+    def _in_focus(self, faces: list[Face]) -> int:
+        """Returns the number of the widest face; a face in focus counts as FOCUS times as wide."""
+        widths = {face.id: face.box[2] for face in faces}
+        if self._focus in widths:
+            widths[self._focus] *= FOCUS
+        self._focus = max(widths, key=widths.get, default=0)
+        return self._focus
 
     def _choose(self, faces: list[Face], time_s: float) -> list[Face]:
         """Returns the faces to classify: new ones, then those classified longest ago."""

@@ -34,6 +34,7 @@ class Face:
         confirmed: detected at least twice; false detections seldom are.
         probs: float `(classes,)`, smoothed; None before the first classification.
         classified_at: time of the last classification, seconds.
+        cam: Grad-CAM of the shown class, float `(48, 48)` from 0 to 1; None if it is not shown.
     """
 
     id: int
@@ -46,6 +47,7 @@ class Face:
     template: Template | None = None
     probs: np.ndarray | None = None
     classified_at: float = 0.0
+    cam: np.ndarray | None = None
 
     def rounded_box(self) -> Box:
         """Returns the box in whole pixels."""

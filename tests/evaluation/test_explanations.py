@@ -15,7 +15,8 @@ from advanced_network import CNN
 from conftest import ROOT, assert_one_line_error, refused
 from ferlab.evaluation import explanations as explain
 from ferlab.evaluation.disturbances import DISTURBANCES, shift
-from ferlab.evaluation.explanations import contributions, correlation, grad_cam, occlusion
+from ferlab.evaluation.explanations import cams, contributions, correlation, occlusion
+from ferlab.evaluation.grad_cam import LEAST_MAP, halves, scaled
 from model_runs import run
 from softmax import SoftmaxRegression
 
@@ -61,11 +62,7 @@ def test_contributions_sum_to_the_logit():
 
 def test_maps_find_the_patch_that_decides(patch_network):
     images, labels = patched(16)
-    layer = explain.map_layer(patch_network)
-    for maps in (
-        grad_cam(patch_network, layer, images, labels),
-        occlusion(patch_network, images, labels),
-    ):
+    for maps in (cams(patch_network, images, labels), occlusion(patch_network, images, labels)):
         assert maps.shape == (len(images), 48, 48) and maps.min() >= 0 and maps.max() <= 1
         outside = maps.clone()
         outside[:, 24:44, :20] = 0  # the layer's pixels are 4 of the image wide
@@ -73,14 +70,24 @@ def test_maps_find_the_patch_that_decides(patch_network):
         assert (inside > 3 * outside.sum((1, 2)) / (48 * 48 - 400)).all()
 
 
+@pytest.mark.parametrize("widths", [(8, 16), (8, 16, 16, 16)], ids=["before the head", "inside"])
+def test_grad_cam_is_that_of_captum(widths):
+    attr = pytest.importorskip("captum.attr", reason="captum is not installed")
+    torch.manual_seed(0)
+    model = CNN(3, widths=widths, blocks=1).eval()
+    images, classes = torch.rand(5, 1, 48, 48) * 2 - 1, torch.tensor([0, 2, 1, 1, 0])
+    block = halves(model)[0][-1]
+    found = attr.LayerGradCam(model, block).attribute(images, classes, relu_attributions=True)
+    assert found.shape[-1] >= LEAST_MAP
+    expected = F.interpolate(found, 48, mode="bilinear", align_corners=False)[:, 0].detach()
+    assert torch.allclose(cams(model, images, classes), scaled(expected), atol=1e-5)
+
+
 def test_grad_cam_depends_on_the_weights(patch_network):
     images, labels = patched(16)
     torch.manual_seed(1)
     random = CNN(2, widths=(8, 16), blocks=1).eval()
-    maps = [
-        grad_cam(model, explain.map_layer(model), images, labels)
-        for model in (patch_network, random)
-    ]
+    maps = [cams(model, images, labels) for model in (patch_network, random)]
     assert correlation(*maps) < 0.5 and correlation(maps[0], maps[0]) == pytest.approx(1)
 
 

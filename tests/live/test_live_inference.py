@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import cv2
 import numpy as np
@@ -21,9 +22,12 @@ from advanced_network import CNN
 from conftest import ROOT, assert_one_line_error, drawn_frame, run_script
 from ferlab.constants import CLASS_NAMES
 from ferlab.data.preprocessing import preprocess
+from ferlab.evaluation.explanations import cams, correlation
 from ferlab.live import detection, sources, streams
 from ferlab.live import weights as default
+from ferlab.live.app import LiveOptions, LiveRun
 from ferlab.live.classifier import Classifier, PackedConvolution, as_input
+from ferlab.live.frames import make_frame
 from ferlab.sample.dataset import sample_face, write_sample_clip
 from ferlab.training.checkpoint import save_model
 
@@ -165,6 +169,10 @@ def test_the_whole_network_and_the_fast_one_agree(weights):
         logits = model.eval()(torch.stack([as_input(face) for face in faces]))
     expected = (logits / content["temperature"]).softmax(1).numpy()
     assert np.abs(classifier(faces) - expected).max() < 0.03
+    inputs, classes = torch.stack([as_input(face) for face in faces]), [3, 0, 5]
+    maps = torch.from_numpy(classifier.explain(faces, classes))
+    assert maps.shape == (3, 48, 48) and maps.dtype == torch.float32
+    assert correlation(maps, cams(model, inputs, torch.tensor(classes))) > 0.98
     assert classifier([]).shape == (0, 7)
     packed = [m for m in classifier.model.modules() if isinstance(m, PackedConvolution)]
     convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
@@ -210,6 +218,45 @@ def test_a_folder_of_images(weights, tmp_path, capsys):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["a_annotated.png", "b.png_annotated.png", "b_annotated.png"]
     assert "b.png: no face" in capsys.readouterr().out
+
+
+def test_explained_images(weights, tmp_path):
+    frame, boxes = drawn_frame([(180, 200, 70), (460, 260, 90)])
+    cv2.imwrite(str(tmp_path / "two.png"), frame)
+    args = ["--source", tmp_path / "two.png", "--weights", weights, "--no-window", "--output"]
+    for name, flags in (("plain.png", []), ("map.png", ["--explain"])):
+        assert live_inference.main([*map(str, args), str(tmp_path / name), *flags]) == 0
+    plain, shown = (cv2.imread(str(tmp_path / name)) for name in ("plain.png", "map.png"))
+    changed = cv2.absdiff(plain, shown).max(2) > 40
+    changed[:20, :100] = False  # the status line
+    for x, y, w, h in boxes:
+        assert changed[y : y + h, x : x + w].mean() > 0.02
+        changed[y : y + h, x : x + w] = False
+    assert not changed.any()
+
+
+def test_an_explained_video(sample, weights, tmp_path):
+    args = ["--source", sample / "clip.mp4", "--weights", weights, "--no-window", "--quiet"]
+    for name, flags in (("plain.avi", []), ("map.avi", ["--explain"])):
+        where = ["--output", str(tmp_path / name), "--max-frames", "12"]
+        assert live_inference.main([*map(str, args), *where, *flags]) == 0
+    plain, shown = (cv2.VideoCapture(str(tmp_path / name)) for name in ("plain.avi", "map.avi"))
+    changed = [cv2.absdiff(plain.read()[1], shown.read()[1])[20:].max() > 60 for _ in range(12)]
+    assert sum(changed) >= 8, "in each frame with a face"
+
+
+def test_key_g_without_gradients():
+    """As with an ONNX file: a line says what to do, until the next key."""
+    shown, stub = [], types.SimpleNamespace
+    pipeline = stub(classifier=stub(class_names=CLASS_NAMES))
+    source = stub(stills=False, camera=False, rate=30, status="")
+    live = LiveRun(LiveOptions(0.4), pipeline, source, stub(show=shown.append), None)
+    live.frame = make_frame(np.zeros((480, 640, 3), np.uint8), 0, 0.0)
+    for key in "ghhg":
+        live.started_at = time.perf_counter()
+        live.handle_key(key)
+    ends = [image[:20].any((0, 2)).nonzero()[0].max() for image in shown]
+    assert ends[0] > 400 and ends[1] < 250 and ends[2] < 250 and ends[3] > 400, ends
 
 
 # -- cameras -----------------------------------------------------------------------------------

@@ -83,6 +83,59 @@ def test_at_a_low_frame_rate_more_faces_are_classified_per_frame():
     assert set(counts[1:]) == {3}
 
 
+class Explainer(Counter):
+    """A stand-in that notes which classes are explained."""
+
+    def __init__(self):
+        super().__init__()
+        self.explained = []
+
+    def explain(self, crops, classes):
+        self.explained.append(len(crops))
+        return np.full((len(crops), 48, 48), 1, np.float32)
+
+
+def explained_faces(widths, stills=False):
+    """Explains frames 1/30 s apart in which faces have these widths; returns faces and counts."""
+    classifier = Explainer()
+    pipeline = Pipeline(Detector(), classifier, 0.4, 10)
+    image = np.zeros((480, 640, 3), np.uint8)
+    people = [Face(n, np.array([5, 5, 0, 0.0]), 0, 0, confirmed=True) for n in range(1, 3)]
+    shown = []
+    for number, sides in enumerate(widths):
+        for face, side in zip(people, sides, strict=True):
+            face.found_at, face.box[2:] = number / 30, side
+        frame = make_frame(image, number, number / 30)
+        pipeline.classify(frame, people)
+        pipeline.explain(frame, people, stills)
+        shown.append([face.id for face in people if face.cam is not None])
+    pipeline.close()
+    return shown, classifier.explained
+
+
+def test_the_widest_face_is_explained_as_often_as_it_is_classified():
+    shown, counts = explained_faces([(40, 60)] * 31)
+    assert shown == [[2]] * 31 and counts in ([1] * 10, [1] * 11)
+
+
+def test_the_focus_changes_for_a_face_that_is_clearly_wider():
+    shown, _ = explained_faces([(60, 50), (60, 70), (60, 75), (70, 70)])
+    assert shown == [[1], [1], [2], [2]]
+
+
+def test_all_faces_of_still_images_are_explained():
+    assert explained_faces([(40, 60)], stills=True) == ([[1, 2]], [2])
+
+
+def test_a_face_that_is_lost_keeps_its_map_and_is_not_explained():
+    classifier = Explainer()
+    pipeline = Pipeline(Detector(), classifier, 0.4, 10)
+    lost = Face(1, np.array([5, 5, 40, 40.0]), 0.9, 0.9, probs=np.ones(7), cam=np.ones((48, 48)))
+    pipeline.explain(make_frame(np.zeros((120, 160, 3), np.uint8), 30, 1.0), [lost], False)
+    assert lost.cam is not None and classifier.explained == []
+    pipeline.close()
+
+
 def test_a_face_that_is_not_found_is_not_classified():
     classifier = Counter()
     pipeline = Pipeline(Detector(), classifier, 0.4, 10)

@@ -103,6 +103,35 @@ def test_a_mirrored_image_has_its_boxes_mirrored():
     assert changed.min() > 500
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_map_is_red_where_it_is_high_and_leaves_the_rest(mirror):
+    image = np.full((480, 640, 3), 128, np.uint8)
+    person = face(1, (100, 150, 96, 96))
+    plain = drawn(image, [person], mirror=mirror).astype(int)
+    person.cam = np.zeros((48, 48), np.float32)
+    person.cam[20:, 40:] = 1  # the lower right of the face
+    result = drawn(image, [person], mirror=mirror).astype(int)
+    left = 640 - 196 if mirror else 100
+    column = left + (8 if mirror else 88)
+    blue, green, red = result[150 + 70, column]
+    assert red > 1.5 * max(blue, green) and min(blue, green) >= 128 // 2 - 1, "the face is visible"
+    changed = (result != plain).any(2)
+    inside = np.zeros_like(changed)
+    inside[150 + 38 : 150 + 97, left + (0 if mirror else 77) :][:, :20] = True
+    assert changed[inside].mean() > 0.6 and not changed[~inside].any()
+
+
+@pytest.mark.parametrize(
+    "box", [(-40, -30, 96, 96), (600, 440, 80, 81), (9, 9, 1, 1), (700, 9, 40, 40)]
+)
+def test_a_map_at_the_edge_of_the_frame(box):
+    person = face(1, box)
+    person.cam = np.ones((48, 48), np.float32)
+    for mirror in (False, True):
+        result = drawn(np.full((480, 640, 3), 128, np.uint8), [person], mirror=mirror)
+        assert result.shape == (480, 640, 3)
+
+
 def test_bars_show_the_probabilities():
     image = np.zeros((480, 640, 3), np.uint8)
     lengths = {}

@@ -171,6 +171,16 @@ def test_keys_change_what_is_shown(demo):
     difference = (without_bars != plain).any(2)
     assert difference[100:400].any() and not difference[440:].any()
     assert (with_help != without_bars).any(2)[350:, :200].mean() > 0.5
+    program.press("h")
+    program.press("g")
+    with_map = program.screenshot()
+    program.press("g")
+    assert (program.screenshot() == without_bars)[40:].all(), "below the status line"
+    difference = (with_map != without_bars).any(2)
+    x, y, w, h = drawn_frame([(160, 240, 80)])[1][0]
+    assert difference[y : y + h, x : x + w].mean() > 0.1
+    difference[y - 20 : y + h + 20, x - 20 : x + w + 20] = False
+    assert not difference[40:].any(), "over the face alone"
     assert program.quit(program.press, "q")[0] == 0
 
 

@@ -16,7 +16,7 @@ import live_inference
 from advanced_network import CNN
 from baseline import MajorityClass
 from basic_nn import MLP
-from conftest import ROOT, assert_one_line_error, drawn_frame, run_script
+from conftest import ROOT, assert_one_line_error, drawn_frame, refused, run_script
 from ferlab.data.splits import CLASS_NAMES, load_split
 from ferlab.files import UserError
 from ferlab.live import onnx_classifier
@@ -263,6 +263,11 @@ def test_the_live_program_without_onnxruntime(exported):
         "onnxruntime", "--weights", exported, "--source", "sample", "--no-window"
     )
     assert_one_line_error(result, "onnxruntime is not installed", "pip install onnxruntime")
+
+
+def test_onnx_files_have_no_gradients(exported, capsys):
+    args = ["--weights", exported, "--source", "sample", "--no-window", "--explain"]
+    assert "the .pth file" in refused(capsys, live_inference, *args)
 
 
 def test_the_drawn_clip_needs_no_torch():
