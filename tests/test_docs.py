@@ -26,7 +26,11 @@ TRACKED = {path.name for path in ROOT.iterdir() if not path.name.startswith(("."
 TRACKED -= {"results", "processed_data"}
 
 
-PASS_FLAGS_ON = {"tune_hyperparameters.py", "benchmarks/ablation.py"}  # to a model's script
+PASS_FLAGS_ON = {  # to a model's script
+    "tune_hyperparameters.py",
+    "benchmarks/ablation.py",
+    "benchmarks/learning_curve.py",
+}
 
 
 class Parsed(BaseException):

@@ -44,6 +44,7 @@ ELSEWHERE = {  # run by tests of their own, or imported by another benchmark
     "benchmarks/plain_loop.py",
     "benchmarks/ablation.py",
     "benchmarks/experiments.py",
+    "benchmarks/learning_curve.py",
     "benchmarks/tables.py",
     "benchmarks/webcam.py",
 }
