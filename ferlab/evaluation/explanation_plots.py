@@ -12,20 +12,21 @@ from ferlab.evaluation.plots import BLUE, DARK, GREY, ORANGE, figure_file
 
 GREEN, PURPLE = "#009E73", "#CC79A7"
 MODEL_COLOURS = (GREEN, BLUE, ORANGE, PURPLE, GREY)
+SMALL = 11  # points: what stands above a face, and captions; readable at half the size
 FACE = {"cmap": "gray", "vmin": -1, "vmax": 1}
 
 
 def caption(figure: Figure, title: str, text: str) -> None:
     """Puts the title above the figure, and below it how to read it."""
-    figure.suptitle(title, fontweight="bold", fontsize=12)
-    figure.supxlabel(text, fontsize=9, color=GREY)
+    figure.suptitle(title, fontweight="bold", fontsize=14)
+    figure.supxlabel(text, fontsize=SMALL, color=GREY)
 
 
 def tile(axes: Axes, image: np.ndarray, title: str = "", colour: str = DARK, **options) -> None:
     """Draws one image without axes; `title` stands above it."""
     axes.imshow(image, interpolation="nearest", **options)
     axes.set_axis_off()
-    axes.set_title(title, fontsize=9, color=colour)
+    axes.set_title(title, fontsize=SMALL, color=colour)
 
 
 def weight_tile(axes: Axes, weights: np.ndarray, title: str = "", colour: str = DARK) -> None:
@@ -52,7 +53,7 @@ def plot_templates(
         examples: face, products, label, predicted (names), at most as many as there are classes.
     """
     columns = len(names)
-    with figure_file(path, 1.45 * columns, 6.2) as figure:
+    with figure_file(path, 1.45 * columns, 6.3) as figure:
         grid = figure.subplots(3, columns, squeeze=False)
         for axes, name, image in zip(grid[0], names, weights, strict=True):
             weight_tile(axes, image, name)
@@ -69,9 +70,9 @@ def plot_templates(
         caption(
             figure,
             "Softmax regression: one template for each class",
-            "above: the weights; red: a bright pixel raises the class, blue: a dark one does\n"
-            "below: faces, and pixel times weight of the predicted class (orange: wrong); "
-            "red speaks for it, blue against",
+            "Above: the weights; red: a bright pixel raises the logit of the class, blue: a dark "
+            "one does.\nBelow: a face of each class, and pixel times weight of the predicted class "
+            "(orange: wrong);\nred raises its logit, blue lowers it",
         )
 
 
@@ -79,7 +80,7 @@ def plot_units(path: Path, weights: np.ndarray, use: np.ndarray) -> None:
     """Draws the weights of an MLP's most used hidden units, float `(N, 48, 48)`, `(N,)`."""
     columns = 8
     rows = -(-len(weights) // columns)
-    with figure_file(path, 10, 1.35 * rows + 1.1) as figure:
+    with figure_file(path, 10, 1.42 * rows + 1.1) as figure:
         for axes, image, part in zip(
             figure.subplots(rows, columns, squeeze=False).flat, weights, use, strict=False
         ):
@@ -87,9 +88,9 @@ def plot_units(path: Path, weights: np.ndarray, use: np.ndarray) -> None:
         caption(
             figure,
             "MLP: the hidden units that are used most",
-            "weights on the pixels: red: a bright pixel raises the unit, blue: a dark one does; "
-            "above: its part of what all\nunits add to the next layer. Each unit sees the whole "
-            "image at fixed places",
+            "Weights on the pixels; red: a bright pixel raises the unit, blue: a dark one does. In "
+            "percent: its part\nof what all units add to the next layer. Each weight belongs to "
+            "one place of the image",
         )
 
 
@@ -106,9 +107,9 @@ def plot_shifts(path: Path, shifts: Sequence[int], changed: Mapping[str, Sequenc
         axes.legend()
         caption(
             figure,
-            "A face that moves",
-            "each test image against itself, shifted in four directions; a model that finds shapes "
-            "anywhere stays low",
+            "Predictions that change when the face is shifted",
+            "Each test image is compared with itself, shifted in four directions.\n"
+            "The lower, the less the place of the face matters",
         )
 
 
@@ -133,8 +134,8 @@ def plot_cams(path: Path, title: str, names: Sequence[str], rows: Sequence[Seque
         caption(
             figure,
             f"{title}: where the prediction comes from (Grad-CAM)",
-            "columns: true classes; above: predictions. Bright: the part of the face that raises "
-            "the predicted class.\nOrange: wrong predictions",
+            "A column: faces of one true class; above each: the predicted class (orange: wrong).\n"
+            "Bright: the part of the face that raises the logit of the predicted class",
         )
 
 
@@ -150,7 +151,7 @@ def plot_mean_maps(path: Path, title: str, names: Sequence[str], columns: Sequen
             if not column:
                 for axes in grid[:, number]:
                     axes.set_axis_off()
-                grid[0, number].set_title(f"{name}: none", fontsize=9)
+                grid[0, number].set_title(f"{name}: none", fontsize=SMALL)
                 continue
             tile(grid[0, number], column["face"], f"{name}, {column['n']:,}", **FACE)
             heat_tile(grid[1, number], column["face"], column["cam"])
@@ -158,8 +159,9 @@ def plot_mean_maps(path: Path, title: str, names: Sequence[str], columns: Sequen
         caption(
             figure,
             f"{title}: the average of each class",
-            "correct test faces (their number above). From above: mean face; mean Grad-CAM; mean "
-            "drop of the logit\nwhere a grey square covers the face. What is bright in both counts",
+            "Correctly classified test faces (above: how many). From above: mean face; mean "
+            "Grad-CAM;\nmean drop of the logit where a grey square covers the face. Bright in both "
+            "maps: the\nprediction depends on this place",
         )
 
 
@@ -173,12 +175,13 @@ def plot_strongest(path: Path, title: str, layers: Mapping[str, Sequence[Sequenc
                 tile(axes, entry["face"], **FACE)
                 axes.plot(entry["place"][1], entry["place"][0], "o", ms=11, mfc="none", mec=ORANGE)
             axes_row[0].set_axis_on()
+            axes_row[0].spines[:].set_visible(False)
             axes_row[0].set(xticks=[], yticks=[])
-            axes_row[0].set_ylabel(name, fontsize=8)
+            axes_row[0].set_ylabel(name, fontsize=9)
         caption(
             figure,
             f"{title}: what single channels respond to",
-            "a row: the test faces with the highest activation of one channel; circle: where",
+            "A row: the test faces with the highest activation of one channel; circle: where it is",
         )
 
 
@@ -191,7 +194,7 @@ def plot_robustness(
     """Draws accuracy against the strength of each disturbance, by model, with 95 % intervals."""
     columns = 5
     rows = -(-len(disturbances) // columns)
-    with figure_file(path, 12.5, 2.9 * rows + 1.3) as figure:
+    with figure_file(path, 11, 2.6 * rows + 1.3) as figure:
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
         for axes, disturbance in zip(grid, disturbances, strict=False):
             places = np.arange(len(disturbance.strengths))
@@ -203,25 +206,26 @@ def plot_robustness(
                 axes.plot(places, values, "o-", ms=4, color=colour, label=title)
             axes.set_xticks(places, [f"{strength:g}" for strength in disturbance.strengths])
             axes.set_title(disturbance.name)
-            axes.set_xlabel(disturbance.unit, fontsize=9)
+            axes.set_xlabel(disturbance.unit)
+            axes.tick_params(axis="x", labelsize=9)
             axes.grid(axis="y")
             axes.set_ylim(0, 1)
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-        figure.supylabel(f"accuracy on test, {judge}", fontsize=10)
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=12)
+        figure.supylabel(f"accuracy on test, {judge}", fontsize=12)
         figure.supxlabel(
-            "left: undisturbed; bands: 95 % intervals. Where a line is flat, the model does not "
-            "need what is disturbed",
-            fontsize=9,
+            "Each panel: undisturbed at the left; bands: 95 % intervals. Where a line is flat, the "
+            "model does not need what is disturbed",
+            fontsize=SMALL,
             color=GREY,
         )
 
 
 def plot_disagreements(path: Path, title: str, entries: Sequence[dict], count: int) -> None:
     """Draws faces on which label, raters and model differ: face, label, raters, predicted."""
-    columns = 8
+    columns = 6
     rows = max(1, -(-len(entries) // columns))
-    with figure_file(path, 12, 2.05 * rows + 1.0) as figure:
+    with figure_file(path, 10, 2.2 * rows + 1.0) as figure:
         panels = figure.subplots(rows, columns, squeeze=False)
         for axes in panels.flat:
             axes.set_axis_off()
@@ -232,8 +236,8 @@ def plot_disagreements(path: Path, title: str, entries: Sequence[dict], count: i
         caption(
             figure,
             f"{title}: where label, raters and model disagree",
-            f"{len(entries)} of {count:,} test faces, those with most agreeing raters first. "
-            "Orange: the model disagrees with the raters",
+            f"{len(entries)} of {count:,} such test faces, those with most agreeing raters first. "
+            "Orange:\nthe model disagrees with the raters. The number: how many of ten agree",
         )
 
 
@@ -247,7 +251,7 @@ def plot_agreement(
         models: entries of `by_agreement` by model; empty without votes.
         reliabilities: mean confidence, accuracy, number by model (see `explanations.reliability`).
     """
-    with figure_file(path, 11 if models else 6, 4.8) as figure:
+    with figure_file(path, 9.6 if models else 6, 4.6) as figure:
         panels = figure.subplots(1, 2 if models else 1, squeeze=False)[0]
         if models:
             axes = panels[0]
@@ -260,7 +264,7 @@ def plot_agreement(
                 xlabel="agreeing raters of ten", ylabel="accuracy by the raters", ylim=(0, 1.02)
             )
             axes.set_title("The clearer a face, the better")
-            axes.legend(fontsize=9)
+            axes.legend(fontsize=SMALL)
             axes.grid(axis="y")
         axes = panels[-1]
         axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
@@ -270,10 +274,10 @@ def plot_agreement(
                 axes.plot(confidence, correct, "o-", color=colour, label=title)
         axes.set(xlabel="confidence", ylabel="fraction that is correct", xlim=(0, 1), ylim=(0, 1))
         axes.set_title("Confidence after temperature")
-        axes.legend(fontsize=9)
+        axes.legend(fontsize=SMALL)
         figure.supxlabel(
-            "right: on the dashed line a confidence of 70 % is correct 70 times in 100; below it "
-            "the model is too confident",
-            fontsize=9,
+            "Confidence: on the dashed line, predictions of 70 % are correct 70 times in 100;\n"
+            "below it the model is too confident",
+            fontsize=SMALL,
             color=GREY,
         )
