@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import torch
 
+from ferlab.cores import available_cores
 from ferlab.files import UserError
 
 BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # x86, then Arm
@@ -28,6 +29,8 @@ def choose_device(name: str) -> torch.device:
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         raise UserError(f"--device {name}: this machine has none; use --device cpu or auto")
+    if name == "cpu":  # torch does not know of a container's quota
+        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     if name == "cuda":
         require_kernels()
         torch.backends.cudnn.benchmark = True  # batches have few shapes: the best kernels pay off
