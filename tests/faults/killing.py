@@ -40,6 +40,10 @@ MODELS = {  # script: the model's name, flags that make it small
         "advanced",
         ["--epochs", "2", "--widths", "8", "16", "--blocks", "1"],
     ),
+    "transfer_learning": (
+        "transfer",
+        ["--epochs", "2", "--from-scratch", "--frozen-epochs", "0", "--size", "32"],
+    ),
 }
 
 
@@ -105,6 +109,12 @@ def writers(inputs: Path, out: Path) -> dict[str, Writer]:
             "export_onnx",
             [*to, "--weights", out / "softmax_model.pth"],
             [*to, "--weights", out / "softmax_model.pth"],
+            reads=[("softmax", [*model, "--epochs", "1"])],
+        ),
+        "explain": Writer(
+            "explain_models",
+            [*to, "--targets", "votes", "--quiet"],
+            [*to, "--targets", "votes", "--quiet"],
             reads=[("softmax", [*model, "--epochs", "1"])],
         ),
         "live": Writer(

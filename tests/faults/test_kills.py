@@ -10,12 +10,14 @@ from conftest import ROOT
 KILLS = {  # in the suite, and with SLOW=1
     "preparation": (6, 100),
     "unpacking": (4, 60),
-    "baseline": (0, 40),
+    "baseline": (0, 30),
     "softmax": (2, 60),
     "resume": (2, 60),
     "basic_nn": (0, 50),
     "advanced_network": (0, 50),
+    "transfer_learning": (0, 20),
     "compare": (0, 40),
+    "explain": (0, 10),
     "export": (0, 40),
     "live": (2, 40),
 }
