@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ def open_pillow(path: Path) -> "Image":
 
     Raises:
         OSError: Pillow cannot open it.
+        UserError: it has more pixels than Pillow reads, 179 millions.
     """
     from PIL import Image
 
@@ -68,8 +70,12 @@ def open_pillow(path: Path) -> "Image":
 
         pillow_heif.register_heif_opener()
     try:
-        return Image.open(path)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():  # of half the size that is refused
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} is too large: {str(error).partition(',')[0]}") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise OSError(str(error)) from error
 
 
@@ -175,6 +181,8 @@ def decode(path: Path) -> np.ndarray:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    with contextlib.suppress(OSError), open_pillow(path):
+        pass  # a size that is refused; OpenCV would take gigabytes for it
     image = None
     if not is_heif(content[:16]):  # of AVIF images, OpenCV ignores the orientation
         with contextlib.suppress(cv2.error):  # empty, or larger than OpenCV reads

@@ -1,6 +1,5 @@
 """Detects, tracks and classifies the faces of a frame; whole frames are searched in threads."""
 
-import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from ferlab.cores import available_cores
 from ferlab.live.boxes import Box
 from ferlab.live.detection import HaarDetector, LocalDetector, YuNetDetector, crop_face
 from ferlab.live.frames import FileSource, Frame
@@ -40,7 +40,7 @@ def reserve_detector_core() -> int:
         The number of threads for the classifier: one core less than there are, at most 4.
     """
     cv2.setNumThreads(1)
-    return max(1, min(4, (os.cpu_count() or 2) - 1))
+    return max(1, min(4, available_cores() - 1))
 
 
 class Pipeline:
@@ -70,7 +70,7 @@ class Pipeline:
         self.classify_interval = 1 / classify_rate
         self.tracker = Tracker(LocalDetector())
         self.seconds: dict[str, float] = defaultdict(float)
-        workers = min(MAX_WORKERS, os.cpu_count() or 1) if detector.thread_safe else 1
+        workers = min(MAX_WORKERS, available_cores()) if detector.thread_safe else 1
         self._workers = ThreadPoolExecutor(workers)
         self._schedule = Schedule(detector.every_frame)
         self._classified_at = -np.inf

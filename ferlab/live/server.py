@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ferlab.cores import available_cores
 from ferlab.files import UserError
 from ferlab.live.overlay import PALETTE, UNSURE
 from ferlab.live.pipeline import Pipeline
@@ -100,7 +101,7 @@ class Faces:
     ):
         self.make_pipeline, self.min_confidence, self.token = make_pipeline, min_confidence, token
         self.visitors = 0
-        self.workers = ThreadPoolExecutor(os.cpu_count())
+        self.workers = ThreadPoolExecutor(available_cores())
         colours = [PALETTE[number % len(PALETTE)] for number in range(len(class_names))]
         self.settings = {
             "class_names": class_names,

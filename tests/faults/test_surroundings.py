@@ -3,8 +3,10 @@
 import os
 import resource
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -199,6 +201,30 @@ def test_images_of_odd_sizes(size, images, tmp_path, capfd):
     live = ["--no-window", "--log", tmp_path / "a.csv"]
     code = main("live_inference", [*live, "--source", source / "train" / "happy" / "odd.png"])
     assert code == 0 or (code == 1 and "odd.png" in error_of(capfd))
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """Returns the beginning of a PNG of that size."""
+    content = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1 << 20)))):
+        content += struct.pack(">I", len(data)) + kind + data
+        content += struct.pack(">I", zlib.crc32(kind + data))
+    return content
+
+
+def test_an_image_that_would_fill_the_memory(images, tmp_path, capfd):
+    """20,000 x 20,000 pixels in a kilobyte: left out of a dataset, refused by the live program."""
+    source = tmp_path / "source"
+    shutil.copytree(images, source)
+    path = source / "train" / "happy" / "large.png"
+    path.write_bytes(png_of_size(20_000, 20_000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert main("dataset_preparation", ["--source", source, "--data-dir", tmp_path / "data"]) == 0
+    assert "files left out: 1 unreadable" in capfd.readouterr().out
+    assert main("live_inference", ["--no-window", "--source", path]) == 1
+    assert "large.png is too large: Image size (400000000 pixels)" in error_of(capfd)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 << 10, "kB"
 
 
 def test_two_datasets_are_told_apart(data_dir, tmp_path, capsys):
