@@ -15,7 +15,8 @@ becomes test and a tenth of the rest val. Images with identical pixels are never
 
 The votes of FER+'s ten raters on each image are added from `data/fer2013new.csv`, by the row of
 fer2013.csv, which is the image's file name in Kaggle's folders. Takes 10 s on two CPU cores. The
-same command continues a run that was killed.
+same command continues a run that was killed. Several machines read a part each with `--shard 1/3`,
+`--shard 2/3`, `--shard 3/3`; the command without it joins them (docs/scaling.md).
 """
 
 import argparse
@@ -77,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
     votes.add_argument("--no-votes", action="store_true", help="prepare the labels alone")
     add("--seed", type=cli.seed, default=0, help="seed of the split into val and test")
     add("--keep-duplicates", action="store_true", help="keep identical images in two splits")
+    add(
+        "--shard",
+        type=cli.part,
+        metavar="K/N",
+        help="read part K of N, on one of N machines, into parts/ in --data-dir; the command "
+        "without --shard then joins the parts",
+    )
     add("--quiet", action="store_true", help="no progress bar")
     return result
 
@@ -85,7 +93,7 @@ if __name__ == "__main__":
     cli.before_imports(parser())  # torch takes seconds to import
 
 from ferlab.data.layouts import Layout, find_layout
-from ferlab.data.preparation import prepare
+from ferlab.data.preparation import PARTS, prepare, prepare_part
 from ferlab.data.votes import ROWS, mostly_rows
 
 
@@ -151,6 +159,9 @@ def main(argv: list[str] | None = None) -> int:
     require_writable(args.data_dir)
     layout = find_layout(args.source, args.class_map, args.classes, args.layout)
     print(understood(layout), flush=True)
+    if args.shard:
+        print(prepare_part(layout, args.data_dir, args.shard, args.quiet))
+        return 0
     description = prepare(
         layout,
         args.data_dir,
@@ -163,6 +174,10 @@ def main(argv: list[str] | None = None) -> int:
     text = json.dumps(source | description, indent=2)
     write_text(args.data_dir / "dataset.json", text + "\n")
     print(summary(description))
+    if (parts := args.data_dir / PARTS).is_dir():
+        print(
+            f"{parts} can be removed; while it is there, a run with another --seed reads no image"
+        )
     other = args.data_dir != cli.DATA_DIR  # results of other data go to a folder of their own
     results_dir = cli.RESULTS_DIR / args.data_dir.name if other else cli.RESULTS_DIR
     following = stage_command("baseline.py", data_dir=args.data_dir, results_dir=results_dir)

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -162,6 +163,14 @@ def seed(text: str) -> int:
     if not 0 <= value <= LARGEST_SEED:
         raise ValueError
     return value
+
+
+def part(text: str) -> tuple[int, int]:
+    """An argparse type: `K/N`, with K from 1 to N."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N, with K from 1 to N, as 1/3")
+    return int(match[1]), int(match[2])
 
 
 def evaluation_parser(description: str | None) -> Parser:

@@ -27,6 +27,8 @@ SPLIT_NAMES = {
     "fer2013test": "test",
 }
 
+NUMBER = re.compile("[0-9]+")
+
 
 @dataclass
 class Found:
@@ -69,7 +71,7 @@ def subfolders(folder: Path) -> list[Path]:
     """Returns the folders in `folder`, hidden and system folders left out."""
     with os.scandir(folder) as entries:
         found = [e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__"))]
-    return [folder / name for name in sorted(found, key=number_order)]
+    return [folder / name for name in in_order(found)]
 
 
 def files_below(folder: Path) -> list[str]:
@@ -82,13 +84,25 @@ def files_below(folder: Path) -> list[str]:
         for entry in entries:
             if not entry.name.startswith((".", "__")):
                 (folders if entry.is_dir() else files).append(entry.name)
-    result = sorted(files, key=number_order)
-    for name in sorted(folders, key=number_order):
+    result = in_order(files)
+    for name in in_order(folders):
         result += [f"{name}/{file}" for file in files_below(folder / name)]
     return result
 
 
-def number_order(name: str) -> list[tuple[int, int, str]]:
-    """Returns a key that sorts 2.jpg before 10.jpg."""
-    parts = re.findall(r"(\d+)|(\D+)", name)
-    return [(0, int(number), "") if number else (1, 0, text) for number, text in parts]
+def in_order(names: list[str]) -> list[str]:
+    """Returns names sorted, 2.jpg before 10.jpg; the order is the same on every machine."""
+    return sorted(sorted(names), key=number_order)  # 2.jpg and 02.jpg have one number
+
+
+def number_order(name: str) -> str:
+    """Returns a key that sorts 2.jpg before 10.jpg: numbers before text, and by their value.
+
+    A text in place of a list of numbers and texts: it needs a quarter of the memory.
+    """
+    return NUMBER.sub(_number_key, name)
+
+
+def _number_key(match: re.Match) -> str:
+    digits = match[0].lstrip("0")
+    return f"\0{chr(len(digits))}{digits}"

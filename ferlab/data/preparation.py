@@ -13,12 +13,15 @@ from ferlab.data.layouts import Layout
 from ferlab.data.partition import Images, complete, remove_duplicates
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.reading import Pixels, read_images
+from ferlab.data.shards import digest_of_dataset, parts_there
 from ferlab.data.split_writer import write_split_file
 from ferlab.data.splits import PART, SPLITS, new_split_files, split_path
 from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, sha256, summarise
 from ferlab.files import UserError, naming_write_errors
 
 SCRATCH = ".preparation.tmp"  # folder of the shards, removed at the end
+PARTS = "parts"  # folder of the shards of `--shard`, which stays
+CONTINUE = "run the same command again to continue"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,30 @@ class Prepared:
         return result
 
 
+def prepare_part(layout: Layout, data_dir: Path, part: tuple[int, int], quiet: bool = False) -> str:
+    """Reads part K of N of a dataset into `data_dir/parts`; returns what is there, for people.
+
+    A run that was killed continues with the images that it has read.
+
+    Args:
+        layout: the dataset as it was understood.
+        data_dir: an existing folder.
+        part: `(K, N)`.
+        quiet: shows no progress bar.
+
+    Raises:
+        UserError: the folder has parts of another dataset, or a file cannot be written.
+    """
+    folder, dataset = data_dir / PARTS, digest_of_dataset(layout)
+    folder.mkdir(exist_ok=True)
+    parts_there(folder, layout, dataset)  # raises before the work
+    try:
+        read_images(layout, folder, quiet, part, dataset)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(CONTINUE) from interrupt
+    return parts_there(folder, layout, dataset)[0]
+
+
 def prepare(
     layout: Layout,
     data_dir: Path,
@@ -52,8 +79,8 @@ def prepare(
 ) -> dict:
     """Reads a dataset and writes its splits; returns what dataset.json holds of them.
 
-    Needs memory for a few thousand images, whatever the number of all. A run that was killed
-    continues with the images that it has read.
+    Needs memory for the pixels of a few thousand images, whatever the number of all. A run that was
+    killed continues with the images that it has read, and takes what `prepare_part` has read.
 
     Args:
         layout: the dataset as it was understood.
@@ -64,13 +91,20 @@ def prepare(
         quiet: shows no progress bar.
 
     Raises:
-        UserError: a class has no usable image or too few, the votes do not fit, or a file cannot
-            be written.
+        UserError: a class has no usable image or too few, the votes do not fit, parts are of
+            another dataset, or a file cannot be written.
     """
-    scratch = data_dir / SCRATCH
-    scratch.mkdir(exist_ok=True)
+    scratch, parts = data_dir / SCRATCH, data_dir / PARTS
+    dataset = digest_of_dataset(layout)
+    if parts.is_dir():
+        there, whole = parts_there(parts, layout, dataset)
+        print(there if whole else f"{there}; what is missing is read now", flush=True)
+        folder = parts
+    else:
+        scratch.mkdir(exist_ok=True)
+        folder = scratch
     try:
-        pixels = read_images(layout, scratch, quiet)
+        pixels = read_images(layout, folder, quiet, dataset=dataset)
         splits, skipped = usable(layout, pixels)
         splits = complete(splits, seed)
         _require_no_other(splits, layout, data_dir)
@@ -80,7 +114,7 @@ def prepare(
             prepared, report = add_votes(splits, votes, layout.class_names)
         written = write_splits(prepared, pixels, data_dir, layout.class_names)
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt("run the same command again to continue") from interrupt
+        raise KeyboardInterrupt(CONTINUE) from interrupt
     except UserError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

@@ -10,6 +10,7 @@ from PIL import Image
 from conftest import striped_face
 from ferlab.constants import CLASS_NAMES
 from ferlab.data.classes import ORDERS
+from ferlab.data.found import in_order
 from ferlab.data.layouts import find_layout
 from ferlab.files import UserError
 
@@ -484,3 +485,12 @@ def test_every_order_names_each_expression_once():
     for _, expressions in ORDERS.values():
         names = sorted(expressions.split())
         assert tuple(names) in (CLASS_NAMES, EIGHT)
+
+
+def test_order_of_files_does_not_depend_on_the_file_system():
+    names = ["2.jpg", "02.jpg", "10.jpg", "1.jpg", "a-2.jpg", "a2.jpg", "a10.jpg", "a.jpg", "0.jpg"]
+    expected = [
+        "0.jpg", "1.jpg", "02.jpg", "2.jpg", "10.jpg", "a2.jpg", "a10.jpg", "a-2.jpg", "a.jpg",
+    ]  # fmt: skip
+    for turn in range(len(names)):
+        assert in_order(names[turn:] + names[:turn]) == expected

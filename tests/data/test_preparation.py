@@ -9,7 +9,7 @@ from PIL import Image
 
 from conftest import striped_face, write_pictures
 from ferlab.constants import CLASS_NAMES
-from ferlab.data import preparation, reading
+from ferlab.data import preparation, reading, shards
 from ferlab.data.layouts import find_layout
 from ferlab.data.partition import complete, people_of
 from ferlab.data.preparation import SCRATCH, prepare
@@ -107,7 +107,7 @@ def test_images_are_known_by_content(tmp_path):
 def test_size_of_shards_and_parts_does_not_matter(tmp_path, monkeypatch):
     write_pictures(tmp_path / "data", 20)
     for name, size in (("a", 1024), ("b", 7)):
-        monkeypatch.setattr(reading, "SHARD", size)
+        monkeypatch.setattr(shards, "SHARD", size)
         monkeypatch.setattr(preparation, "PART", size)
         prepared(tmp_path / "data", tmp_path / name)
     for split in ("train", "val", "test"):
@@ -118,7 +118,7 @@ def test_size_of_shards_and_parts_does_not_matter(tmp_path, monkeypatch):
 
 def test_killed_run_continues(tmp_path, monkeypatch):
     write_pictures(tmp_path / "data", 20)
-    monkeypatch.setattr(reading, "SHARD", 10)
+    monkeypatch.setattr(shards, "SHARD", 10)
     prepared(tmp_path / "data", tmp_path / "whole")
     decoded, decode = [], reading._decode
 

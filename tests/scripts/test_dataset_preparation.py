@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 import dataset_preparation
 from conftest import REAL_VOTES, refused, run_script, striped_face, write_pictures
+from ferlab.data import reading, shards
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.splits import CLASS_NAMES, load_split
 
@@ -227,6 +229,135 @@ def test_failure_keeps_the_older_splits(capsys, source, tmp_path):
     shutil.rmtree(source / "images" / "validation" / "fear")
     refuse(capsys, source, target)
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+# -- parts of several machines -------------------------------------------------------------------
+
+
+def read_part(source, target, shard, *flags):
+    args = ["--source", source, "--data-dir", target, "--quiet", "--shard", shard, *flags]
+    return dataset_preparation.main([str(a) for a in args])
+
+
+def decoded_shards(monkeypatch):
+    """Returns a list to which the first row of each shard that is decoded from now on is added."""
+    decoded, decode = [], reading._decode
+
+    def counted(layout, rows, stop):
+        decoded.append(rows.start)
+        return decode(layout, rows, stop)
+
+    monkeypatch.setattr(reading, "_decode", counted)
+    return decoded
+
+
+@pytest.fixture
+def parted(tmp_path, monkeypatch):
+    """A dataset of 92 files in 12 shards, with a duplicate across parts and an unusable image."""
+    monkeypatch.setattr(shards, "SHARD", 8)
+    write_pictures(tmp_path / "data" / "train", 10, 0)
+    write_pictures(tmp_path / "data" / "test", 3, 1)
+    shutil.copy(tmp_path / "data/test/surprise/0.png", tmp_path / "data/train/angry/0.png")
+    (tmp_path / "data" / "train" / "sad" / "90.png").write_bytes(b"not an image")
+    return tmp_path / "data"
+
+
+def assert_equal_preparation(one, two):
+    for name in ("train_data.pt", "val_data.pt", "test_data.pt", "dataset.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_parts_of_three_machines_are_joined_to_the_bytes_of_one_run(
+    parted, tmp_path, monkeypatch, capsys
+):
+    """The machines share no file system: each has a copy of the files with times of its own."""
+    monkeypatch.chdir(tmp_path)
+    prepare(parted.relative_to(tmp_path), tmp_path / "one")
+    for machine in (1, 2, 3):
+        monkeypatch.chdir(tmp_path)
+        copy = tmp_path / f"machine{machine}"
+        shutil.copytree(parted, copy / "data")
+        for path in copy.rglob("*.png"):
+            os.utime(path, (machine, machine))
+        monkeypatch.chdir(copy)
+        assert read_part("data", "out", f"{machine}/3") == 0
+        assert not list((copy / "out").glob("*.pt"))
+        shutil.copytree(copy / "out" / "parts", tmp_path / "out" / "parts", dirs_exist_ok=True)
+    assert "parts: 4 of 12 shards are in out/parts; missing: --shard 1/3, 2/3" in (
+        capsys.readouterr().out
+    )
+    monkeypatch.chdir(tmp_path)
+    decoded = decoded_shards(monkeypatch)
+    described = prepare("data", tmp_path / "out")
+    assert decoded == [], "all is taken from the parts"
+    assert described["duplicates"]["removed"]["train"] == 1 and len(described["skipped"]) == 1
+    assert "can be removed" in capsys.readouterr().out
+    assert_equal_preparation(tmp_path / "one", tmp_path / "out")
+    prepare("data", tmp_path / "out", "--seed", 1)
+    assert decoded == [], "the parts stay"
+
+
+def test_part_that_is_missing_torn_or_stopped_is_read_by_the_join(
+    parted, tmp_path, monkeypatch, capsys
+):
+    prepare(parted, tmp_path / "one")
+    out = tmp_path / "out"
+    assert read_part(parted, out, "1/3") == read_part(parted, out, "3/3") == 0
+    (out / "parts" / "000010.npy").write_bytes(b"torn")
+    pixels = (out / "parts" / "000011.npy").read_bytes()
+    (out / "parts" / "000011.npy").write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
+    (out / "parts" / "000001.json").unlink()
+    decoded = decoded_shards(monkeypatch)
+    prepare(parted, out)
+    assert sorted(decoded) == [8, 32, 40, 48, 56, 80, 88]
+    printed = capsys.readouterr().out
+    assert "parts: 7 of 12 shards" in printed
+    assert "missing: --shard 1/3, 2/3; what is missing is read now" in printed
+    assert_equal_preparation(tmp_path / "one", out)
+
+
+def test_parts_of_other_files_are_never_taken(parted, tmp_path, monkeypatch, capsys):
+    """Uncompressed images of one size: neither names nor sizes differ."""
+    faces = {path: Image.open(path).convert("L") for path in parted.rglob("?.png")}
+    shutil.rmtree(parted)
+    for path, face in faces.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        face.save(path.with_suffix(".bmp"))
+    out = tmp_path / "out"
+    assert [read_part(parted, out, f"{k}/3") for k in (1, 2, 3)] == [0, 0, 0]
+    other = tmp_path / "other"
+    shutil.copytree(parted, other)
+    changed = other / "test" / "surprise" / "2.bmp"
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    prepare(other, tmp_path / "one")
+    decoded = decoded_shards(monkeypatch)
+    prepare(other, out)
+    assert decoded == [88], "the shard of the changed file"
+    assert_equal_preparation(tmp_path / "one", out)
+
+
+def test_parts_of_another_dataset_or_of_other_flags(parted, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert read_part(parted, out, "1/3") == 0
+    kept = sorted((out / "parts").iterdir())
+    capsys.readouterr()
+    for flags in (["--classes", "angry,happy"], ["--classes", "angry,happy", "--shard", "2/3"]):
+        line = refuse(capsys, parted, out, *flags)
+        assert "is a part of another dataset, or was read with other flags" in line
+        assert f"remove {out / 'parts'}" in line
+    write_pictures(tmp_path / "second" / "train", 10, 0)
+    write_pictures(tmp_path / "second" / "test", 4, 1)
+    assert "is a part of another dataset" in refuse(capsys, tmp_path / "second", out)
+    assert sorted((out / "parts").iterdir()) == kept
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/0", "a/b", "1/3/5", "1.5/3"])
+def test_shard_that_is_none(parted, tmp_path, capsys, shard):
+    with pytest.raises(SystemExit, match="2"):
+        read_part(parted, tmp_path / "out", shard)
+    assert f"argument --shard: {shard!r} is not K/N" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 # -- votes ---------------------------------------------------------------------------------------
