@@ -131,9 +131,10 @@ def search(study, job: Job, splits: dict, args: argparse.Namespace) -> None:
 
     from ferlab import tuning
     from ferlab.training.device import choose_device
+    from ferlab.training.streaming import on_device
 
     device = choose_device(args.device)
-    splits = {name: split.to(device) for name, split in splits.items()}
+    splits = dict(zip(splits, on_device(splits.values(), device), strict=True))
     bar = tqdm(total=args.trials, initial=tuning.done(study), unit="trial", disable=args.quiet)
 
     def objective(trial) -> float:

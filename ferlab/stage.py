@@ -28,6 +28,7 @@ from ferlab.training.distributed import from_rank_0, process_group, rank, world_
 from ferlab.training.fit import fit
 from ferlab.training.prediction import predict_members, predict_views
 from ferlab.training.recipe import Recipe, target_distribution, with_targets
+from ferlab.training.streaming import on_device
 
 Build = Callable[..., nn.Module]
 RUN_KEYS = {
@@ -124,8 +125,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
     config = {**setup.config, "classes": classes}
     result = fit(
         new_network(setup, classes, args.seed, device),
-        train.to(device),
-        val.to(device),
+        *on_device([train, val], device),
         recipe,
         checkpoint=checkpoint,
         resume=args.resume,
@@ -153,7 +153,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
         **describe_machine(device),
     }
     voted, targets = with_targets(val, args.targets)
-    one_view, _ = predict_views(result.model, voted.images.to(device))
+    one_view, _ = predict_views(result.model, voted.images, device=device)
     record["temperature"] = fit_temperature(one_view.cpu().numpy(), targets.numpy())
     if rank() == 0:
         write_weights(args.results_dir, name, result.model, config, train.class_names, record)
@@ -260,7 +260,7 @@ def report(
     class_names = next(iter(splits.values())).class_names
     metrics, predictions = {}, {}
     for split_name, split in splits.items():
-        reported, live, calibrated = predict_members(members, split.images.to(device))
+        reported, live, calibrated = predict_members(members, split.images, device)
         metrics[split_name] = evaluate_split(split, reported, run_record["train_counts"])
         if split_name != "train":
             if "temperature" in run_record:

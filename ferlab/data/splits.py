@@ -33,7 +33,7 @@ OPTIONAL = ("votes", "majority", "agreement")
 
 @dataclass(frozen=True)
 class Split:
-    """One split in memory.
+    """One split, in memory or mapped from disk; `images` may be on another device than the rest.
 
     Attributes:
         images: float32 `(N, 1, 48, 48)` in [-1, 1].
@@ -61,14 +61,17 @@ class Split:
         names = ("images", "labels", *OPTIONAL)
         return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
 
-    def to(self, device: torch.device) -> "Split":
-        """Returns the split with its tensors on `device`."""
-        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+    def to(self, device: torch.device, images: bool = True) -> "Split":
+        """Returns the split with its tensors on `device`, the images only if `images` is set."""
+        moved = {
+            name: tensor.to(device) if images or name != "images" else tensor
+            for name, tensor in self.tensors().items()
+        }
         return Split(class_names=self.class_names, **moved)
 
     def take(self, rows: torch.Tensor) -> "Split":
         """Returns the split with the images that `rows` picks, indices or bool `(N,)`."""
-        taken = {name: tensor[rows] for name, tensor in self.tensors().items()}
+        taken = {name: tensor[rows.to(tensor.device)] for name, tensor in self.tensors().items()}
         return Split(class_names=self.class_names, **taken)
 
     def class_counts(self) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ from ferlab.training.distributed import (
 from ferlab.training.optimizers import averaging_decay, build_optimizers, moving_average
 from ferlab.training.prediction import predict_logits
 from ferlab.training.recipe import Recipe, expected_class, schedule, with_targets
+from ferlab.training.streaming import is_streamed, stream
 
 RANK_SEED = 1_000_003  # between the seeds of two processes
 CHECK_EVERY = 20  # steps between looks at the loss: a look makes a GPU wait
@@ -37,7 +39,7 @@ class Trainer:
 
     Args:
         model: the network; moved to the device.
-        train: the train split, on the device.
+        train: the train split, on the device; its images may be on the CPU, see `streaming`.
         recipe: the settings.
         config: the network's hyperparameters, plain types; a checkpoint of others is refused.
 
@@ -48,13 +50,17 @@ class Trainer:
     def __init__(self, model: nn.Module, train: Split, recipe: Recipe, config: dict | None = None):
         self.recipe, self.config = recipe, config or {}
         self.data = train.digest()  # takes longer than an epoch on a GPU
-        self.device = train.images.device
+        self.device = train.labels.device
         self.train, self.targets = with_targets(train, recipe.targets)
         model = with_synchronised_norms(model.to(self.device))
         self.model = model.to(memory_format=torch.channels_last)
         self.generator = seed_everything(recipe.seed, self.device)
         self.batch_size = common_batch_size(recipe.batch_size, len(self.train))
         self.shard = shard_of(self.batch_size)
+        self.streamed = None  # the images of the present step, if they come from the CPU
+        if is_streamed(self.train.images, self.device):
+            images, count = self.train.images, self.shard.stop - self.shard.start
+            self.streamed = images.new_empty((count, *images.shape[1:]), device=self.device)
         self.steps_an_epoch = len(self.train) // self.batch_size
         self.precision = getattr(torch, recipe.precision)
         self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
@@ -132,7 +138,7 @@ class Trainer:
             batch: int64 `(batch,)`, the images of the step, of all processes.
         """
         rows = batch[self.shard]
-        images = self.train.images[rows]
+        images = self.train.images[rows] if self.streamed is None else self.streamed
         if self.augment:
             start = self.shard.start
             images = self.augment(images, self.generator, self.size, len(batch), start)
@@ -145,6 +151,17 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.loss_sum += loss.detach()
         self.correct += (logits.argmax(1) == self.targets[rows].argmax(1)).sum()
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """Yields the rows of `order`; if images are streamed, with those of the step in place."""
+        order = self.order()
+        if self.streamed is None:
+            yield from order
+            return
+        rows = order[:, self.shard].cpu()
+        images = stream(self.train.images, rows, self.streamed)
+        for batch, _ in zip(order, images, strict=True):
+            yield batch
 
     def step(self, batch: torch.Tensor) -> None:
         """Trains on the images `batch`, int64 `(batch,)`."""
@@ -166,7 +183,7 @@ class Trainer:
         self.network = parallel(self.model)
         self.loss_sum.zero_()
         self.correct.zero_()
-        for step, batch in enumerate(self.order(), start=1):
+        for step, batch in enumerate(self.batches(), start=1):
             self.advance(batch)
             progress.update(len(batch))
             if step % CHECK_EVERY == 0 or step == self.steps_an_epoch:
@@ -187,10 +204,9 @@ class Trainer:
         The images have the size of the epoch: a network is trained for one size at a time.
         """
         split, targets = with_targets(val, self.recipe.targets)
-        images = split.images
-        if self.size:
-            images = F.interpolate(images, self.size, mode="bilinear", align_corners=False)
-        logits = predict_logits(self.ema.module, images, self.precision)
+        logits = predict_logits(
+            self.ema.module, split.images, self.precision, self.device, self.size
+        )
         expected = expected_class(split, self.recipe.targets)
         decided = expected >= 0
         correct = (logits.argmax(1) == expected)[decided]
