@@ -5,9 +5,10 @@
 
 Writes a split of random images to a temporary folder in `--folder`, drops it from the page cache,
 and times what a training script does with it: `load_split`, which checks every pixel, the digest,
-and batches of 256 images drawn at random, first from disk, then from the page cache. The memory is
-the process's own, without the pages of the file, which the system drops when it needs memory. Linux
-only.
+and batches of 256 images drawn at random, first from disk, then from the page cache, then through
+the buffers of images that do not fit a device. The last rows are of the same images as uint8,
+normalised when a batch is taken. The memory is the process's own, without the pages of the file,
+which the system drops when it needs memory. Linux only.
 """
 
 import os
@@ -21,8 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from ferlab import cli
-from ferlab.data.splits import CLASS_NAMES, IMAGE_SIZE, load_split, split_path
+from ferlab.constants import MEAN, STD
+from ferlab.data.splits import CLASS_NAMES, IMAGE_SIZE, gray_levels, load_split, split_path
 from ferlab.files import UserError
+from ferlab.training.streaming import stream
 
 BATCH = 256
 
@@ -50,11 +53,27 @@ def own_memory() -> float:
 
 
 def batches_a_second(images: torch.Tensor, order: torch.Tensor) -> float:
-    """Returns how many images of `order` a second are read, in batches."""
+    """Returns how many images of `order` a second are read, in float32 batches."""
     start = time.perf_counter()
     for rows in order.split(BATCH):
-        images[rows]
+        batch = images[rows]
+        if batch.dtype == torch.uint8:
+            batch.to(torch.float32).mul_(1 / 255).sub_(MEAN).div_(STD)
     return len(order) / (time.perf_counter() - start)
+
+
+def streamed_a_second(images: torch.Tensor, order: torch.Tensor) -> float:
+    """Returns how many images of `order` a second are moved batch by batch, on a CPU."""
+    target, start = torch.empty(BATCH, *images.shape[1:]), time.perf_counter()
+    for _ in stream(images, order.split(BATCH), target):
+        pass
+    return len(order) / (time.perf_counter() - start)
+
+
+def mapped(path: Path) -> torch.Tensor:
+    """Returns the images of a split file, mapped, none of them in the page cache."""
+    drop_from_cache(path)
+    return torch.load(path, weights_only=True, mmap=True)["images"]
 
 
 @cli.command
@@ -79,16 +98,24 @@ def main(argv: list[str] | None = None) -> int:
         memory, start = own_memory() - before, time.perf_counter()
         split.digest()
         digest = time.perf_counter() - start
-        del split
-        drop_from_cache(path)
-        images = torch.load(path, weights_only=True, mmap=True)["images"]
+        del split  # what is mapped stays in the page cache
         order = torch.randperm(args.images)[: 400 * BATCH]
+        images = mapped(path)
         cold, warm = batches_a_second(images, order), batches_a_second(images, order)
+        streamed = streamed_a_second(images, order)
+        bytes_path = Path(folder) / "uint8.pt"
+        torch.save({"images": gray_levels(images)}, bytes_path)
+        images = mapped(bytes_path)
+        cold_bytes, warm_bytes = batches_a_second(images, order), batches_a_second(images, order)
+        size_bytes = bytes_path.stat().st_size / 1e9
     print(f"{args.images:,} images, {size:.2f} GB on disk, {memory:.2f} GB of memory of its own")
     print(f"loading and checking, from disk   {loading:8.1f} s   {size / loading:.2f} GB/s")
     print(f"digest, from the page cache       {digest:8.1f} s   {size / digest:.2f} GB/s")
     print(f"random batches, from disk         {cold:8,.0f} images/s")
     print(f"random batches, from the cache    {warm:8,.0f} images/s")
+    print(f"the same through the buffers      {streamed:8,.0f} images/s")
+    print(f"as uint8, {size_bytes:.2f} GB, from disk      {cold_bytes:8,.0f} images/s")
+    print(f"as uint8, from the cache          {warm_bytes:8,.0f} images/s")
     return 0
 
 

@@ -17,6 +17,7 @@ from ferlab.data.layouts import Layout
 from ferlab.files import UserError, atomic_path, write_text
 
 SHARD = 1024  # images
+FOLDER = 1000  # shards in a folder; writing a file lists its folder
 KEY_SIZE = 16  # bytes of a digest
 SHOWN = 10  # parts named in a message
 
@@ -43,8 +44,8 @@ class Record:
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Returns where a shard's pixels lie."""
-    return folder / f"{shard:06}.npy"
+    """Returns where a shard's pixels lie, in a folder for each 1,000 shards."""
+    return folder / f"{shard // FOLDER:03}" / f"{shard:06}.npy"
 
 
 def shard_count(layout: Layout) -> int:
@@ -186,7 +187,7 @@ def parts_there(folder: Path, layout: Layout, dataset: str) -> tuple[str, bool]:
         UserError: a part is of another dataset, or was read with other flags.
     """
     missing, parts = set(range(shard_count(layout))), set()
-    for path in folder.glob("[0-9]*.json"):
+    for path in folder.glob("*/[0-9]*.json"):
         record = read_record(path)
         if record is None:
             continue

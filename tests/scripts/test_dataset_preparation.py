@@ -303,10 +303,10 @@ def test_part_that_is_missing_torn_or_stopped_is_read_by_the_join(
     prepare(parted, tmp_path / "one")
     out = tmp_path / "out"
     assert read_part(parted, out, "1/3") == read_part(parted, out, "3/3") == 0
-    (out / "parts" / "000010.npy").write_bytes(b"torn")
-    pixels = (out / "parts" / "000011.npy").read_bytes()
-    (out / "parts" / "000011.npy").write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
-    (out / "parts" / "000001.json").unlink()
+    (out / "parts" / "000" / "000010.npy").write_bytes(b"torn")
+    pixels = (out / "parts" / "000" / "000011.npy").read_bytes()
+    (out / "parts" / "000" / "000011.npy").write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
+    (out / "parts" / "000" / "000001.json").unlink()
     decoded = decoded_shards(monkeypatch)
     prepare(parted, out)
     assert sorted(decoded) == [8, 32, 40, 48, 56, 80, 88]
@@ -340,7 +340,7 @@ def test_parts_of_other_files_are_never_taken(parted, tmp_path, monkeypatch, cap
 def test_parts_of_another_dataset_or_of_other_flags(parted, tmp_path, capsys):
     out = tmp_path / "out"
     assert read_part(parted, out, "1/3") == 0
-    kept = sorted((out / "parts").iterdir())
+    kept = sorted((out / "parts").rglob("*"))
     capsys.readouterr()
     for flags in (["--classes", "angry,happy"], ["--classes", "angry,happy", "--shard", "2/3"]):
         line = refuse(capsys, parted, out, *flags)
@@ -349,7 +349,7 @@ def test_parts_of_another_dataset_or_of_other_flags(parted, tmp_path, capsys):
     write_pictures(tmp_path / "second" / "train", 10, 0)
     write_pictures(tmp_path / "second" / "test", 4, 1)
     assert "is a part of another dataset" in refuse(capsys, tmp_path / "second", out)
-    assert sorted((out / "parts").iterdir()) == kept
+    assert sorted((out / "parts").rglob("*")) == kept
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/0", "a/b", "1/3/5", "1.5/3"])
