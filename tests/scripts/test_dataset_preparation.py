@@ -434,7 +434,7 @@ def test_table_shifted_by_one_row_is_refused(numbered, votes_table, tmp_path, ca
     shifted.write_text("\n".join([header, *others]))
     line = refuse(capsys, numbered, target, "--votes", shifted)
     assert f"{shifted} has 35,886 rows, not 35,887" in line
-    assert "none.csv cannot be read" in refuse(
+    assert "none.csv is missing" in refuse(
         capsys, numbered, target, "--votes", tmp_path / "none.csv"
     )
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
