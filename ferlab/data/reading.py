@@ -4,7 +4,6 @@ A pool of threads decodes a shard of images each and writes it. A run that was k
 the shards that are there, as long as the files are as they were.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ferlab.cores import available_cores
 from ferlab.data import shards
 from ferlab.data.images import READING_ERRORS, SIDE, grey_of, reason_of, resized
 from ferlab.data.layouts import Layout
@@ -74,7 +74,7 @@ def read_images(
     numbers = shards.shards_of_part(layout, part)
     count = sum(len(shards.rows_of_shard(layout, number)) for number in numbers)
     dataset = dataset or shards.digest_of_dataset(layout)
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = available_cores()
     threads = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(1)  # one thread an image: the pool has as many as there are cores
     torch.set_num_threads(1)
