@@ -62,7 +62,7 @@ def load_weights(path: Path) -> "tuple[nn.Module, dict]":
     Raises:
         UserError: the same as `checkpoint.load_model`, or the model cannot be exported.
     """
-    from ferlab.data.splits import load_tensors
+    from ferlab.tensor_files import load_tensors
     from ferlab.training.checkpoint import load_model
 
     name = load_tensors(path, "train it with: python advanced_network.py").get("model", "advanced")

@@ -63,7 +63,7 @@ from torchvision.models import get_model, get_model_weights
 
 from ferlab import stage
 from ferlab.data.augmentation import Augmentation
-from ferlab.data.splits import load_tensors
+from ferlab.tensor_files import load_tensors
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)

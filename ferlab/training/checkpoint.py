@@ -12,8 +12,8 @@ from torch import nn
 
 from ferlab.commands import script_of
 from ferlab.constants import IMAGE_SIZE, MEAN, STD
-from ferlab.data.splits import load_tensors, save_tensors
 from ferlab.files import UserError
+from ferlab.tensor_files import load_tensors, save_tensors
 from ferlab.training.device import random_state, restore_random_state
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ run that was left alone, and leave nothing beside them. Prints the number of kil
 found. The clock of the scripts advances by a fixed step, so that times are equal too.
 """
 
-import argparse
 import importlib
 import itertools
 import os
@@ -29,6 +28,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from ferlab import cli
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate")
 REPORTS = ("ferlab.evaluation.metrics", "ferlab.evaluation.reports", "sklearn.metrics")
@@ -297,13 +298,13 @@ def require_success(writer: Writer, argv: list, count: Path | None = None) -> No
         raise SystemExit(f"{writer.script} {argv} ended with {code}")
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Runs the kills; returns 1 if a fault was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("writer")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    parser = cli.parser(__doc__)
+    parser.add_argument("writer", help="a key of what the function `writers` returns")
+    parser.add_argument("--kills", type=cli.positive(int), default=20, help="number of kills")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the moments")
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         inputs, out = Path(folder) / "inputs", Path(folder) / "out"
         inputs.mkdir()

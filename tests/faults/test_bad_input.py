@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from conftest import drawn_frame, make_split, write_pictures
-from ferlab.data.splits import load_tensors, save_splits, save_tensors
+from ferlab.data.splits import save_splits
+from ferlab.tensor_files import load_tensors, save_tensors
 from model_runs import SMALL, run
 
 NAMES = {"softmax": "softmax", "baseline": "baseline", "advanced": "advanced_network"}
