@@ -70,24 +70,46 @@ def is_fer2013(names: Iterable[str]) -> bool:
 def subfolders(folder: Path) -> list[Path]:
     """Returns the folders in `folder`, hidden and system folders left out."""
     with os.scandir(folder) as entries:
-        found = [e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__"))]
+        found = [e.name for e in entries if is_folder(e) and not e.name.startswith((".", "__"))]
     return [folder / name for name in in_order(found)]
 
 
 def files_below(folder: Path) -> list[str]:
     """Returns the files below `folder` as relative POSIX paths, 2.jpg before 10.jpg.
 
-    Hidden files are left out; files of a folder come before those of its folders.
+    Hidden files are left out; files of a folder come before those of its folders. Links are
+    followed, but not to a folder that they are in.
     """
+    return _files_below(folder, frozenset(map(_place, folder.resolve().parents)))
+
+
+def _files_below(folder: Path, above: frozenset[tuple[int, int]]) -> list[str]:
+    if (place := _place(folder)) in above:
+        return []
     files, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith((".", "__")):
-                (folders if entry.is_dir() else files).append(entry.name)
+                (folders if is_folder(entry) else files).append(entry.name)
     result = in_order(files)
     for name in in_order(folders):
-        result += [f"{name}/{file}" for file in files_below(folder / name)]
+        below = _files_below(folder / name, above | {place})
+        result += [f"{name}/{file}" for file in below]
     return result
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    """Returns device and inode number, which are equal for a folder and the links to it."""
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Returns whether an entry of a folder is one itself; a link in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def in_order(names: list[str]) -> list[str]:
