@@ -256,6 +256,7 @@ def report(
     """
     from ferlab.evaluation import reports
     from ferlab.evaluation.metrics import calibration_of, evaluate_split
+    from ferlab.evaluation.results_text import last_split
 
     class_names = next(iter(splits.values())).class_names
     metrics, predictions = {}, {}
@@ -278,7 +279,7 @@ def report(
     reports.begin(args.results_dir, name)
     reports.write_predictions(args.results_dir, name, predictions)
     text = reports.write_results(args.results_dir, record, args.data_dir)
-    shown = reports.last_split(record)
+    shown = last_split(record)
     if shown != "train" and run_record["parameters"]:
         reports.write_errors(args.results_dir, record, splits[shown], predictions)
     reports.write_metrics(args.results_dir, record)
