@@ -14,7 +14,7 @@ SOURCE ?= data/face-expression-recognition-dataset
 DOWNLOAD ?=
 DATA ?= processed_data
 RESULTS ?= results
-CNN_FLAGS ?=
+CNN_FLAGS ?= --preset quick
 
 SPLITS := $(DATA)/dataset.json
 BASELINE := $(RESULTS)/baseline_metrics.json
@@ -27,7 +27,7 @@ STAGE_FLAGS = --data-dir $(DATA) --results-dir $(RESULTS)
 .DELETE_ON_ERROR:
 .PHONY: all demo live test check format setup clean help
 
-all: $(RESULTS)/comparison.txt  ## the whole pipeline on the Kaggle dataset
+all: $(RESULTS)/comparison.txt  ## the whole pipeline on the Kaggle dataset (CNN_FLAGS= for the preset default)
 
 demo:  ## the whole pipeline and the live demo on drawn faces, below results/sample/
 	$(MAKE) all results/sample/live.csv SOURCE=data/sample DOWNLOAD=--sample \

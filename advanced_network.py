@@ -5,7 +5,7 @@
     python advanced_network.py --resume            # after a stop
     python advanced_network.py --evaluate          # report the saved weights, train nothing
     python advanced_network.py --preset quick      # a smaller network, fewer epochs
-    python advanced_network.py --preset best       # full resolution, many epochs: for a GPU
+    python advanced_network.py --preset best       # a larger network, 120 epochs: for a GPU
 
 Trained on votes, `default` reaches 0.885 on the test split by the raters in an hour on two CPU
 cores with bfloat16 instructions, `quick` 0.865 in 5 minutes; on labels `quick` has 0.656.
@@ -152,7 +152,7 @@ class CNN(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`."""
+        """Maps images `(N, 1, H, W)` to logits `(N, classes)`."""
         return self.head(self.stages(self.stem(images)))
 
 

@@ -45,7 +45,7 @@ from ferlab.data.augmentation import Augmentation
 
 
 class MLP(nn.Module):
-    """Multilayer perceptron with two hidden layers of linear + batch norm + ReLU + dropout.
+    """Multilayer perceptron with hidden layers of linear + batch norm + ReLU + dropout.
 
     Args:
         classes: number of classes.

@@ -21,6 +21,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,10 +176,14 @@ def main(argv: list[str] | None = None) -> int:
     for path in (args.output, args.log):
         if path and path.exists() and path.resolve() == Path(args.source).resolve():
             raise UserError(f"{path} is the source itself; choose another name for the output")
-    run(args)
-    written = [str(path) for path in (args.output, args.log) if path]
-    if written:
-        print(f"wrote {' and '.join(written)}")
+    start = time.time()
+    try:
+        run(args)
+    finally:  # also at Ctrl-C
+        paths = [path for path in (args.output, args.log) if path and path.exists()]
+        written = [str(path) for path in paths if path.stat().st_mtime > start - 1]
+        if written:
+            print(f"wrote {' and '.join(written)}")
     return 0
 
 

@@ -175,11 +175,13 @@ def main(argv: list[str] | None = None) -> int:
     task = {"script": args.script, "searched": list(job.defaults), "network": setup.config}
     flags = {flag: value for flag, value in vars(job.args).items() if flag not in NOT_TASK}
     task |= setup.recipe | flags | {f"{name} split": splits[name].digest() for name in wanted}
-    study = tuning.open_study(storage, name, task, job.defaults, rung)
+    study = None
     try:
+        study = tuning.open_study(storage, name, task, job.defaults, rung)
         search(study, job, splits, args)
     except KeyboardInterrupt as interrupt:
-        state = f"{tuning.done(study)} of {args.trials} trials are in {place}"
+        done = tuning.done(study) if study else 0
+        state = f"{done} of {args.trials} trials are in {place}"
         raise KeyboardInterrupt(f"{state}; the same command continues") from interrupt
     except tuning.STORAGE_FAULTS as error:
         while error.__context__:

@@ -31,7 +31,7 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see `before_imports`
+        if signal.getsignal(signal.SIGINT) == _stop_at_once:  # see `before_imports`
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return main(argv) or 0
@@ -66,7 +66,12 @@ def before_imports(parser: argparse.ArgumentParser, known: bool = False) -> None
     """
     parser.parse_known_args() if known else parser.parse_args()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, _stop_at_once)
+
+
+def _stop_at_once(number: int, frame: object) -> None:
+    os.write(2, b"\nstopped\n")
+    os._exit(130)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -80,9 +80,10 @@ def open_study(storage: str, name: str, task: dict, defaults: dict, rung: int) -
             pruner=pruner,
             load_if_exists=True,
         )
-        if "task" not in study.user_attrs and not study.trials:
+        if "task" not in study.user_attrs:  # last: a process that ends in between is made up for
+            if not study.trials:
+                study.enqueue_trial(defaults)
             study.set_user_attr("task", task)
-            study.enqueue_trial(defaults)
         stored = study.user_attrs.get("task", {})
     except (*STORAGE_FAULTS, ValueError, ImportError, RuntimeError) as error:
         fault = f"cannot open {shown(storage)} ({str(error).splitlines()[0]})"

@@ -6,6 +6,7 @@ Equal numbers give equal bytes.
 
 import contextlib
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -168,7 +169,7 @@ def plot_errors(
                 raters = "no majority" if majority[index] < 0 else class_names[majority[index]]
                 lines.append(f"raters: {raters}")
             axes.set_title("\n".join(lines), fontsize=8.5)
-        figure.suptitle(title, fontsize=12, fontweight="bold")
+        figure.suptitle(textwrap.fill(title, 70), fontsize=12, fontweight="bold")
         note = f"of {len(wrong):,} errors by the labels among {len(labels):,} images"
         figure.supxlabel(note, fontsize=8.5, color=GREY)
 

@@ -21,6 +21,7 @@ from ferlab.live.tracking import Face
 from ferlab.live.window import Window
 
 NO_GRADIENTS = "g needs --weights FILE.pth"  # ONNX files have no gradients
+VIEW_KEYS = "pmgh"  # change how the shown frame is drawn (overlay.KEYS lists all keys)
 MAX_DELAY = 0.1  # seconds that a video may lag behind its own speed and still catch up
 
 
@@ -219,7 +220,7 @@ class LiveRun:
         key = self.window.key(round(1e3 * wait))
         held, since = self.source.stills and frame is not None, time.perf_counter()
         while True:
-            if held and key and key not in "ghmps":  # any other key: the next image
+            if held and key and key not in VIEW_KEYS + "s":  # any other key: the next image
                 return key != "q"
             if self.handle_key(key):
                 return False
@@ -249,7 +250,7 @@ class LiveRun:
             path = Path(f"screenshot_{datetime.now():%Y%m%d_%H%M%S_%f}.png")
             write_image(path, self.annotated)
             tqdm.write(f"wrote {path}")
-        if key and (key in " pmgh" or noticed):
+        if key and (key in VIEW_KEYS + " " or noticed):
             self.show_again()
         return key == "q"
 

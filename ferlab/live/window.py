@@ -16,7 +16,10 @@ MAX_SIZE = (1600, 900)  # of a window when it opens, pixels
 PROBE = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1)"
 ANSWER_SECONDS, PROBE_SECONDS = 5, 30  # for an X server's first byte, and for a first window
 SETUP = b"l\0\x0b\0\0\0\0\0\0\0\0\0"  # a client's first bytes: little-endian, X11, no authorisation
-REMEDY = "add --no-window, and --output VIDEO or --log CSV to save the results"
+REMEDY = (
+    "add --serve to watch in a browser, or --no-window, with --output VIDEO or --log CSV to save "
+    "the results"
+)
 
 
 def require_display() -> None:

@@ -160,12 +160,13 @@ def require_same(saved: dict, asked: dict, path: Path) -> None:
     Raises:
         UserError: one has another value.
     """
-    for key in sorted(saved.keys() | asked.keys()):
-        if asked.get(key) != saved.get(key):
-            raise UserError(
-                f"{path} was trained with {key} {saved.get(key)}, not {asked.get(key)}; "
-                "repeat its flags with --resume, or start over without --resume"
-            )
+    differing = [k for k in sorted(saved.keys() | asked.keys()) if asked.get(k) != saved.get(k)]
+    if differing:
+        values = ", ".join(f"{k} {saved.get(k)}, not {asked.get(k)}" for k in differing)
+        raise UserError(
+            f"{path} was trained with {values}; repeat its flags with --resume, or start over "
+            "without --resume"
+        )
 
 
 def training_state(trainer: "Trainer") -> dict:

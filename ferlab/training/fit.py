@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ferlab.commands import command_line
 from ferlab.data.splits import Split
 from ferlab.files import UserError
 from ferlab.training.checkpoint import (
@@ -101,9 +102,8 @@ def fit(
             )
     except KeyboardInterrupt as interrupt:
         done = len(trainer.history)
-        hint = (
-            f"epoch {done} is in {checkpoint}; continue with --resume" if done else "no epoch done"
-        )
+        hint = f"epoch {done} is in {checkpoint}; continue with: {command_line()} --resume"
+        hint = hint if done else "no epoch done"
         raise KeyboardInterrupt(hint) from interrupt
     except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU there is no other name
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):

@@ -112,7 +112,8 @@ class Trainer:
         return drawn[:count].view(self.steps_an_epoch, self.batch_size)
 
     def loss(self, logits: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        """Returns the cross-entropy of this process's shard, divided by the weight of the batch.
+        """Returns the cross-entropy of this process's shard: its sum, divided by the weight of the
+        whole batch, times the number of processes.
 
         Averaged over the processes, it is the weighted mean over the whole batch.
 
@@ -199,7 +200,9 @@ class Trainer:
         return mean, correct / (self.steps_an_epoch * self.batch_size)
 
     def validate(self, val: Split) -> tuple[float, float]:
-        """Returns the cross-entropy and the accuracy of the averaged weights, by the targets.
+        """Returns the cross-entropy with the targets and the accuracy of the averaged weights.
+
+        With votes as targets, the accuracy is by the raters' majority.
 
         The images have the size of the epoch: a network is trained for one size at a time.
         """

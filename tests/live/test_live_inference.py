@@ -419,7 +419,7 @@ def test_no_display(weights, monkeypatch, display):
     monkeypatch.setenv("DISPLAY", display)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     result = run_script("live_inference.py", "--source", "sample", "--weights", weights)
-    assert_one_line_error(result, "display", "add --no-window")
+    assert_one_line_error(result, "display", "add --serve", "or --no-window")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

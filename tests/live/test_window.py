@@ -269,7 +269,7 @@ def test_a_display_that_answers(display):
     [
         ("NONE", {"DISPLAY": ":0"}, ("opencv-python-headless", "pip uninstall -y opencv-python-h")),
         ("QT5", {"WAYLAND_DISPLAY": "wayland-0"}, ("Wayland's", "install Xwayland")),
-        ("QT5", {}, ("there is no display to show a window on; add --no-window",)),
+        ("QT5", {}, ("there is no display to show a window on; add --serve",)),
     ],
 )
 @linux

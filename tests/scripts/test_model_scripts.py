@@ -159,7 +159,8 @@ def test_interrupted_run_resumes_to_the_same_bits(data_dir, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(fit, "save_checkpoint", save_and_press_ctrl_c)
         assert advanced_network.main([*args, str(parts)]) == 130
-    assert "continue with --resume" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "continue with: python " in error and error.rstrip().endswith(" --resume")
     state = torch.load(parts / "advanced_checkpoint.pth", weights_only=True)
     assert len(state["history"]) == 3 and not (parts / "advanced_model.pth").exists()
     command = ["advanced_network.py", *args, str(parts)]

@@ -16,6 +16,8 @@ from ferlab.data.splits import split_path
 pytest.importorskip("optuna", reason="optuna is not installed: pip install -r requirements-dev.txt")
 pytest.importorskip("pandas", reason="pandas is not installed: pip install -r requirements-dev.txt")
 
+import optuna
+
 import softmax
 import tune_hyperparameters
 from ferlab import tuning
@@ -133,6 +135,24 @@ def test_ctrl_c_and_the_same_command_again(capsys, monkeypatch, blind_dir, tmp_p
     assert [row["state"] for row in rows] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert rows[0]["params_lr"] == rows[1]["params_lr"] == "0.003", "the trial is run again"
     assert "1 fail, 2 complete" in text_in(tmp_path) and "\ndefaults " in text_in(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["enqueue_trial", "set_user_attr"])
+def test_ctrl_c_while_the_study_is_made(capsys, monkeypatch, blind_dir, tmp_path, method):
+    """The first trial has the script's own values, whenever the first command was stopped."""
+    command = words("softmax.py", blind_dir, tmp_path, 1, 2)
+    original = getattr(optuna.Study, method)
+
+    def interrupted(*args, **options):
+        original(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, method, interrupted)
+        assert tune(*command) == 130
+    assert "0 of 1 trials are in" in capsys.readouterr().err
+    assert tune(*command) == 0
+    assert [row["params_lr"] for row in trials_in(tmp_path)] == ["0.003"]
 
 
 HANGS = """

@@ -190,7 +190,9 @@ def test_interrupt_says_what_is_kept(tmp_path, monkeypatch):
         return whole(self, progress)
 
     monkeypatch.setattr(Trainer, "train_one_epoch", second_epoch_is_interrupted)
-    with pytest.raises(KeyboardInterrupt, match="epoch 1 is in .*c.pth; continue with --resume"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"epoch 1 is in .*c.pth; continue with: python .* --resume$"
+    ):
         train(path)
     assert len(load_checkpoint(path)["history"]) == 1
 
