@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import http.server
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -82,9 +81,9 @@ def start(script: str, *flags: str) -> subprocess.Popen:
 
 
 def stop(process: subprocess.Popen) -> str:
-    """Ends a program with Ctrl-C if it still runs; returns what it printed."""
+    """Ends a program if it still runs; returns what it printed."""
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
     return process.communicate(timeout=60)[0]
 
 
