@@ -182,8 +182,7 @@ def plot(path: Path, rows: list[dict], val: Split, targets: str) -> None:
             axes.set(title=title, xlabel="training images, part of train", ylim=(0, 1))
             axes.grid(axis="y")
         panels[0].set_ylabel("accuracy on val")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        panels[0].legend(loc="upper left", ncols=2)
         caption(
             figure,
             "What more training images give",
