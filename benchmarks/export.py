@@ -62,7 +62,10 @@ def load_networks(weights: Path, data_dir: Path, threads: int) -> dict[str, tupl
     precision = str(live.precision).removeprefix("torch.")
     return {
         "torch float32": (torch_network(model), size),
-        f"torch {precision}, live_inference.py": (torch_network(live.logits), size),
+        f"torch {precision}, live_inference.py": (
+            torch_network(functools.partial(live.computed, live.model)),
+            size,
+        ),
         "onnxruntime float32": (onnx_network(plain, threads), len(plain)),
         "onnxruntime int8": (onnx_network(int8, threads), len(int8)),
     }

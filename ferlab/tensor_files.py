@@ -23,11 +23,11 @@ def save_tensors(content: dict, path: str | os.PathLike) -> None:
         temporary.write_bytes(serialised(content))
 
 
-def serialised(content: dict) -> memoryview:
+def serialised(content: dict) -> bytes:
     """Returns what `torch.save` makes of `content`; the bytes don't depend on a file's name."""
     buffer = io.BytesIO()  # a full disk is then an OSError, not a RuntimeError of torch's writer
     torch.save(content, buffer)
-    return buffer.getbuffer()
+    return buffer.getvalue()
 
 
 def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:

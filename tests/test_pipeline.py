@@ -28,6 +28,7 @@ live_inference.py --source sample --no-window --max-frames 20 --output live.mp4 
 """
 BENCHMARKS = """
 benchmarks/crop.py
+benchmarks/endurance.py server --minutes 0.1
 benchmarks/export.py --seconds 0.1
 benchmarks/faces.py --truth truth.csv --media media
 benchmarks/live.py --sizes 160x120 --latency-seconds 1
