@@ -20,6 +20,7 @@ HEADER = (
     "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 )
 COLUMNS = HEADER.split(",")[2:]  # the counts; NF: not a face
+COUNTS = frozenset(map(str, range(RATERS + 1)))  # as text
 EXPRESSIONS = 8  # of the columns are expressions
 ROWS = 35_887  # of fer2013.csv
 LEAST_AGREEMENT = 0.5  # of label and majority: 0.67 with the right rows, 0.18 shifted by one
@@ -70,7 +71,7 @@ def read_table(path: Path) -> np.ndarray:
         raise UserError(f"{path} has {len(rows):,} rows, not {ROWS:,} as fer2013.csv; {REMEDY}")
     for number, row in enumerate(rows):
         counts = row[2:]
-        valid = len(counts) == len(COLUMNS) and all(re.fullmatch(r"\d{1,2}", c) for c in counts)
+        valid = len(counts) == len(COLUMNS) and COUNTS.issuperset(counts)
         if not valid or not 0 < sum(map(int, counts)) <= RATERS:
             raise UserError(
                 f"{path}, row {number}: {','.join(row)} is not {len(COLUMNS)} counts that sum to "
