@@ -13,6 +13,9 @@ except ImportError:  # Windows: what killed processes leave stays
     fcntl = None
 
 
+TEMPORARY = ".tmp"  # suffix
+
+
 class UserError(Exception):
     """A fault that a user can cause and mend: `cli.command` shows it as one line, exit 1.
 
@@ -55,12 +58,9 @@ def temporary_path(path: Path) -> Iterator[Path]:
         OSError: the folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix, suffix = f".{path.name}.", ".tmp"
-    for left in path.parent.glob(f"{glob.escape(prefix)}*{suffix}") if fcntl else ():
-        with contextlib.suppress(OSError), left.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink()
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+    prefix = f".{path.name}."
+    remove_leftovers(path.parent, glob.escape(prefix))
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=TEMPORARY, dir=path.parent)
     temporary = Path(name)
     with contextlib.ExitStack() as stack:
         stack.callback(temporary.unlink, missing_ok=True)
@@ -71,6 +71,14 @@ def temporary_path(path: Path) -> Iterator[Path]:
         else:
             os.close(handle)
         yield temporary
+
+
+def remove_leftovers(folder: Path, prefix: str = ".") -> None:
+    """Removes the temporary files of killed processes: those without a lock."""
+    for left in folder.glob(f"{prefix}*{TEMPORARY}") if fcntl else ():
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def replace_together(renames: Sequence[tuple[Path, Path]]) -> None:
@@ -122,6 +130,8 @@ def require_file(path: Path, remedy: str) -> None:
 def require_writable(folder: str | os.PathLike) -> Path:
     """Makes `folder` and checks that a file can be written there, before hours of work.
 
+    Removes what killed processes left there.
+
     Raises:
         UserError: it cannot.
     """
@@ -130,6 +140,7 @@ def require_writable(folder: str | os.PathLike) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        remove_leftovers(folder)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write to folder {folder}: {reason}; choose another") from error
