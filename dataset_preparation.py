@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     write_text(args.data_dir / "dataset.json", text + "\n")
     print(summary(description))
     if (parts := args.data_dir / PARTS).is_dir():
-        print(f"{parts} can be removed; as long as it is there, no image is read again")
+        print(f"{parts} can be removed; while it is there, no image is read again")
     other = args.data_dir != cli.DATA_DIR  # results of other data go to a folder of their own
     results_dir = cli.RESULTS_DIR / args.data_dir.name if other else cli.RESULTS_DIR
     following = stage_command("baseline.py", data_dir=args.data_dir, results_dir=results_dir)

@@ -1,7 +1,7 @@
 """Faults a user can mend, and files that are written whole or not at all."""
 
 import contextlib
-import glob
+import functools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -58,9 +58,8 @@ def temporary_path(path: Path) -> Iterator[Path]:
         OSError: the folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}."
-    remove_leftovers(path.parent, glob.escape(prefix))
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=TEMPORARY, dir=path.parent)
+    remove_leftovers(path.parent.resolve())
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
     temporary = Path(name)
     with contextlib.ExitStack() as stack:
         stack.callback(temporary.unlink, missing_ok=True)
@@ -73,9 +72,13 @@ def temporary_path(path: Path) -> Iterator[Path]:
         yield temporary
 
 
-def remove_leftovers(folder: Path, prefix: str = ".") -> None:
-    """Removes the temporary files of killed processes: those without a lock."""
-    for left in folder.glob(f"{prefix}*{TEMPORARY}") if fcntl else ():
+@functools.cache
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of killed processes, those without a lock, from a folder.
+
+    Happens once in a process: to list a large folder at each write would take long.
+    """
+    for left in folder.glob(f".*{TEMPORARY}") if fcntl else ():
         with contextlib.suppress(OSError), left.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
@@ -84,8 +87,8 @@ def remove_leftovers(folder: Path, prefix: str = ".") -> None:
 def replace_together(renames: Sequence[tuple[Path, Path]]) -> None:
     """Renames new files over the old ones of a set, so that old and new never stand side by side.
 
-    Where the process is killed in between, the last target is missing: whoever reads the set
-    requires it.
+    Where the process is killed in between, the last target is missing: programs that read the set
+    require it.
 
     Args:
         renames: `(new, target)` of each file.
@@ -130,8 +133,6 @@ def require_file(path: Path, remedy: str) -> None:
 def require_writable(folder: str | os.PathLike) -> Path:
     """Makes `folder` and checks that a file can be written there, before hours of work.
 
-    Removes what killed processes left there.
-
     Raises:
         UserError: it cannot.
     """
@@ -140,7 +141,6 @@ def require_writable(folder: str | os.PathLike) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        remove_leftovers(folder)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write to folder {folder}: {reason}; choose another") from error

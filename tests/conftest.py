@@ -1,6 +1,7 @@
 """A tiny dataset and the real scripts run on it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,16 @@ def votes_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("votes_data")
     splits = {"train": (20, 0), "val": (10, 1), "test": (10, 2)}
     save_splits({name: make_split(*each, votes=True) for name, each in splits.items()}, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset of class folders, with its zip beside it."""
+    folder = tmp_path_factory.mktemp("images") / "images"
+    for split, count in (("train", 12), ("validation", 4)):
+        write_pictures(folder / split, count, seed=count)
+    shutil.make_archive(str(folder), "zip", folder)
     return folder
 
 

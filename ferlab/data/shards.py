@@ -17,7 +17,6 @@ from ferlab.data.layouts import Layout
 from ferlab.files import UserError, atomic_path, write_text
 
 SHARD = 1024  # images
-FOLDER = 1000  # shards in a folder; writing a file lists its folder
 KEY_SIZE = 16  # bytes of a digest
 SHOWN = 10  # parts named in a message
 
@@ -44,8 +43,8 @@ class Record:
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Returns where a shard's pixels lie, in a folder for each 1,000 shards."""
-    return folder / f"{shard // FOLDER:03}" / f"{shard:06}.npy"
+    """Returns where a shard's pixels lie."""
+    return folder / f"{shard:06}.npy"
 
 
 def shard_count(layout: Layout) -> int:
@@ -65,20 +64,19 @@ def rows_of_shard(layout: Layout, shard: int) -> range:
     return range(shard * SHARD, min((shard + 1) * SHARD, len(layout.names)))
 
 
-def new_digest() -> "hashlib._Hash":
-    """Returns the empty digest by which keys, files and contents are compared."""
-    return hashlib.blake2b(digest_size=KEY_SIZE)
+def new_digest(data: bytes | np.ndarray = b"") -> "hashlib._Hash":
+    """Returns the digest of `data` by which images, keys, files and contents are compared."""
+    return hashlib.blake2b(data, digest_size=KEY_SIZE)
 
 
 def keys_of(pixels: np.ndarray) -> np.ndarray:
     """Returns S16 `(n,)`, a digest of each image of uint8 `(n, 48, 48)`."""
-    digests = [hashlib.blake2b(image, digest_size=KEY_SIZE).digest() for image in pixels]
-    return np.array(digests, f"S{KEY_SIZE}")
+    return np.array([new_digest(image).digest() for image in pixels], f"S{KEY_SIZE}")
 
 
 def digest_of_keys(keys: np.ndarray) -> str:
     """Returns the digest `Record.keys` of what `keys_of` returns."""
-    return hashlib.blake2b(keys.tobytes(), digest_size=KEY_SIZE).hexdigest()
+    return new_digest(keys.tobytes()).hexdigest()
 
 
 def digest_of_dataset(layout: Layout) -> str:
@@ -187,7 +185,7 @@ def parts_there(folder: Path, layout: Layout, dataset: str) -> tuple[str, bool]:
         UserError: a part is of another dataset, or was read with other flags.
     """
     missing, parts = set(range(shard_count(layout))), set()
-    for path in folder.glob("*/[0-9]*.json"):
+    for path in folder.glob("[0-9]*.json"):
         record = read_record(path)
         if record is None:
             continue

@@ -58,7 +58,6 @@ def calibration_error(probs: np.ndarray, targets: np.ndarray) -> float:
     """
     preds, confidence = probs.argmax(1), probs.max(1)
     correct = targets[np.arange(len(preds)), preds]
-    gaps = np.bincount(
-        bin_of(confidence, BINS), correct - confidence, BINS
-    )  # a bin's count times its gap
+    bins = bin_of(confidence, BINS)
+    gaps = np.bincount(bins, correct - confidence, BINS)  # a bin's count times its gap
     return float(np.abs(gaps).sum() / len(preds))

@@ -63,7 +63,7 @@ def stream(
         target: of images, on the device, as long as the longest batch.
 
     Yields:
-        The part of `target` that holds the batch, until the next one is asked for.
+        The part of `target` that holds the batch; the next batch overwrites it.
     """
     cuda = target.device.type == "cuda"
     buffers = [torch.empty(target.shape, dtype=target.dtype, pin_memory=cuda) for _ in range(2)]

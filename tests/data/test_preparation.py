@@ -137,7 +137,7 @@ def test_killed_run_continues(tmp_path, monkeypatch):
     changed = tmp_path / "data" / "angry" / "3.png"  # of the first shard
     other = Image.fromarray(striped_face(0, np.random.default_rng(99)))
     other.save(changed)
-    (tmp_path / "out" / SCRATCH / "000" / "000002.npy").write_bytes(b"torn")
+    (tmp_path / "out" / SCRATCH / "000002.npy").write_bytes(b"torn")
 
     def counted(layout, rows, stop):
         decoded.append(rows.start)

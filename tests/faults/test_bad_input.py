@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import drawn_frame, make_split, write_pictures
-from ferlab.data.splits import save_splits
+from conftest import drawn_frame
 from ferlab.tensor_files import load_tensors, save_tensors
 from model_runs import SMALL, run
 
@@ -149,20 +148,16 @@ TOLERATED = {
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory, votes_table):
+def inputs(tmp_path_factory, votes_dir, votes_table, images):
     """A folder with one whole file of each kind."""
     folder = tmp_path_factory.mktemp("inputs")
-    sizes = {"train": (12, 0), "val": (5, 1), "test": (5, 2)}
-    save_splits(
-        {name: make_split(*size, votes=True) for name, size in sizes.items()}, folder / "data"
-    )
+    shutil.copytree(votes_dir, folder / "data")
     for name in ("baseline", "softmax", "advanced"):
         assert run(name, "--data-dir", folder / "data", "--results-dir", folder / "results") == 0
     export = ["--weights", folder / "results" / "softmax_model.pth", "--results-dir", folder]
     assert main("export_onnx", [*export, "--data-dir", folder / "data"]) == 0
-    for split, count in (("train", 12), ("validation", 4)):
-        write_pictures(folder / "images" / split, count, seed=count)
-    shutil.make_archive(str(folder / "images"), "zip", folder / "images")
+    shutil.copytree(images, folder / "images")
+    shutil.copy(images.with_suffix(".zip"), folder)
     shutil.copy(votes_table, folder / "votes.csv")
     rng = np.random.default_rng(0)
     rows = []

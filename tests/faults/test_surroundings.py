@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from test_bad_input import files_below, main
 
-from conftest import ROOT, drawn_frame, make_split, write_pictures
+from conftest import ROOT, drawn_frame, make_split
 from ferlab.data.splits import load_split, save_splits
 from model_runs import SMALL
 
@@ -29,16 +29,6 @@ ODD_NAMES = (
     "[x]*?",
     "#1",
 )
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """A small dataset with its zip beside it."""
-    folder = tmp_path_factory.mktemp("images") / "images"
-    for split, count in (("train", 12), ("validation", 4)):
-        write_pictures(folder / split, count, seed=count)
-    shutil.make_archive(str(folder), "zip", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -303,10 +303,10 @@ def test_part_that_is_missing_torn_or_stopped_is_read_by_the_join(
     prepare(parted, tmp_path / "one")
     out = tmp_path / "out"
     assert read_part(parted, out, "1/3") == read_part(parted, out, "3/3") == 0
-    (out / "parts" / "000" / "000010.npy").write_bytes(b"torn")
-    pixels = (out / "parts" / "000" / "000011.npy").read_bytes()
-    (out / "parts" / "000" / "000011.npy").write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
-    (out / "parts" / "000" / "000001.json").unlink()
+    (out / "parts" / "000010.npy").write_bytes(b"torn")
+    pixels = (out / "parts" / "000011.npy").read_bytes()
+    (out / "parts" / "000011.npy").write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
+    (out / "parts" / "000001.json").unlink()
     decoded = decoded_shards(monkeypatch)
     prepare(parted, out)
     assert sorted(decoded) == [8, 32, 40, 48, 56, 80, 88]
