@@ -14,7 +14,7 @@ becomes test; without validation images, a tenth of train becomes val; without s
 becomes test and a tenth of the rest val. Images with identical pixels are never in two splits.
 
 The votes of FER+'s ten raters on each image are added from `data/fer2013new.csv`, by the row of
-fer2013.csv, which is the image's file name in Kaggle's folders. Takes 10 s on two CPU cores. The
+fer2013.csv, which is the image's file name in Kaggle's folders. Takes 5 s on two CPU cores. The
 same command continues a run that was killed. Several machines read a part each with `--shard 1/3`,
 `--shard 2/3`, `--shard 3/3`; the command without it joins them (docs/scaling.md).
 """

@@ -6,9 +6,9 @@
 Draws a few hundred faces as those of the sample, and makes all images from them by new light and
 noise, as PNG files in class folders without splits, in a temporary folder in `--folder`. Prepares
 them in one part (`--shard 1/1`) and joins it, which is the work of one run. Prints the seconds of
-processor cores, which other programs do not change much, and the largest memory, mapped pages
-included. A tenth of the images is prepared first: the difference is what an image costs, and what
-`--extrapolate` images would. Linux and macOS only.
+processor cores, which other programs do not change much, and the memory of the largest process,
+mapped pages included. A tenth of the images is prepared first: the difference is what an image
+costs, and what `--extrapolate` images would. Linux and macOS only.
 """
 
 import os
@@ -81,7 +81,7 @@ def costs(folder: Path, count: int) -> dict[str, float]:
     return {
         "reading, core seconds": reading[0],
         "join, core seconds": joining[0],
-        "largest memory of both, GB": max(reading[1], joining[1]),
+        "largest memory, GB": max(reading[1], joining[1]) / 1e9,
         "parts on disk, GB": parts / 1e9,
         "splits on disk, GB": (whole - parts) / 1e9,
     }

@@ -59,17 +59,26 @@ def temporary_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent.resolve())
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
-    temporary = Path(name)
+    handle, temporary = _locked_file(path)
     with contextlib.ExitStack() as stack:
         stack.callback(temporary.unlink, missing_ok=True)
         if fcntl:
             stack.callback(os.close, handle)
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
             os.close(handle)
         yield temporary
+
+
+def _locked_file(path: Path) -> tuple[int, Path]:
+    """Makes the file of `temporary_path`; returns its descriptor, which holds the lock, and it."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+        if fcntl:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # before it was locked, another process took it for a leftover
 
 
 @functools.cache

@@ -93,3 +93,17 @@ def test_files_of_a_set_are_replaced_together(tmp_path, monkeypatch):
         assert there in ({"old"}, {"new"}, set())
         if there == {"new"} and stop < 6:
             assert not (tmp_path / "last").exists()
+
+
+def test_file_taken_for_a_leftover_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    locked = []
+
+    def removed_once(handle, operation):
+        if not locked:
+            next(tmp_path.iterdir()).unlink()
+        locked.append(handle)
+
+    monkeypatch.setattr(files.fcntl, "flock", removed_once)
+    write_text(tmp_path / "file.txt", "whole")
+    assert len(locked) == 2 and (tmp_path / "file.txt").read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 1

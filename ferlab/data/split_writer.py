@@ -5,7 +5,8 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +62,8 @@ def write_split_file(
             name, extra = struct.unpack("<26x2H", file.read(30))
             file.seek(name + extra, 1)
             checksum = written = 0
-            for piece in pieces:
-                data = memoryview(piece.contiguous().numpy()).cast("B")
+            for data in _digested(pieces, digest):
                 file.write(data)
-                digest.update(data)
                 checksum, written = zlib.crc32(data, checksum), written + len(data)
             if written != entry.file_size:
                 raise ValueError(f"{written} bytes of {entry.file_size}")
@@ -73,6 +72,22 @@ def write_split_file(
             checksums[entry.filename.encode()] = checksum
         _write_checksums(file, directory, checksums)
     return digest.hexdigest()
+
+
+def _digested(pieces: Iterable[torch.Tensor], digest: "hashlib._Hash") -> Iterator[memoryview]:
+    """Yields the bytes of each tensor, while a second thread adds those before to `digest`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # leaves a core to the second thread
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            adding = pool.submit(bool)
+            for piece in pieces:
+                data = memoryview(piece.contiguous().numpy()).cast("B")
+                adding.result()
+                adding = pool.submit(digest.update, data)
+                yield data
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _write_checksums(file, directory: int, checksums: dict[bytes, int]) -> None:

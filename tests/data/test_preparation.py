@@ -1,6 +1,10 @@
 """From a layout to split files: pixels, splits that are drawn, memory, runs that were killed."""
 
+import multiprocessing.synchronize
+import os
 import shutil
+import signal
+import sys
 
 import numpy as np
 import pytest
@@ -121,12 +125,13 @@ def test_killed_run_continues(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD", 10)
     prepared(tmp_path / "data", tmp_path / "whole")
     decoded, decode = [], reading._decode
+    monkeypatch.setattr(reading, "available_cores", lambda: 1)  # in this process, to count
 
-    def killed(layout, rows, stop):
+    def killed(layout, rows):
         if rows.start >= 60:
             raise KeyboardInterrupt
         decoded.append(rows.start)
-        return decode(layout, rows, stop)
+        return decode(layout, rows)
 
     monkeypatch.setattr(reading, "_decode", killed)
     with pytest.raises(KeyboardInterrupt, match="run the same command again to continue"):
@@ -139,9 +144,9 @@ def test_killed_run_continues(tmp_path, monkeypatch):
     other.save(changed)
     (tmp_path / "out" / SCRATCH / "000002.npy").write_bytes(b"torn")
 
-    def counted(layout, rows, stop):
+    def counted(layout, rows):
         decoded.append(rows.start)
-        return decode(layout, rows, stop)
+        return decode(layout, rows)
 
     monkeypatch.setattr(reading, "_decode", counted)
     decoded.clear()
@@ -165,3 +170,73 @@ def test_class_that_a_split_lacks(tmp_path):
     with pytest.raises(UserError, match="test split: no usable image in fear.*--classes angry,dis"):
         prepared(tmp_path / "data", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+# -- worker processes ----------------------------------------------------------------------------
+
+
+def assert_equal_splits(one, two):
+    for split in ("train", "val", "test"):
+        names = [folder / f"{split}_data.pt" for folder in (one, two)]
+        assert names[0].read_bytes() == names[1].read_bytes()
+
+
+@pytest.fixture
+def shards_of_ten(tmp_path, monkeypatch):
+    """A dataset of 14 shards, with a file that is no image in the eighth."""
+    monkeypatch.setattr(shards, "SHARD", 10)
+    write_pictures(tmp_path / "data", 20)
+    (tmp_path / "data" / "happy" / "15.png").write_bytes(b"torn")
+    return tmp_path / "data"
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than there are cores
+@pytest.mark.parametrize("cores", [3, 50])
+def test_any_number_of_worker_processes_gives_the_same_files(
+    shards_of_ten, tmp_path, monkeypatch, cores
+):
+    for count, name in ((1, "one"), (cores, "many")):
+        monkeypatch.setattr(reading, "available_cores", lambda count=count: count)
+        _, described = prepared(shards_of_ten, tmp_path / name)
+        assert [entry["file"] for entry in described["skipped"]] == ["happy/15.png"]
+    assert_equal_splits(tmp_path / "one", tmp_path / "many")
+
+
+def test_machine_without_shared_memory_reads_in_one_process(shards_of_ten, tmp_path, monkeypatch):
+    prepared(shards_of_ten, tmp_path / "one")
+    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+
+    def none(*args, **kwargs):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", none)
+    prepared(shards_of_ten, tmp_path / "two")
+    assert_equal_splits(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+def test_killed_worker_process_is_one_line(shards_of_ten, tmp_path, monkeypatch):
+    parent, decode = os.getpid(), reading._decode
+
+    def killed(layout, rows):
+        if os.getpid() != parent and rows.start == 60:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(layout, rows)
+
+    monkeypatch.setattr(reading, "_decode", killed)
+    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    with pytest.raises(UserError, match="a process that read images was killed"):
+        prepared(shards_of_ten, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+def test_fault_in_a_worker_process_is_one_line(shards_of_ten, tmp_path, monkeypatch):
+    def full(path, pixels, record):
+        raise UserError(f"cannot write {path.name}: No space left on device")
+
+    monkeypatch.setattr(shards, "write_shard", full)
+    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    with pytest.raises(UserError, match="^cannot write 000000.npy: No space left on device$"):
+        prepared(shards_of_ten, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
