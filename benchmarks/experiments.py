@@ -9,7 +9,6 @@ tree. Accuracies are by the labels and by the raters' majority.
 
 import argparse
 import csv
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ferlab import cli
 from ferlab.constants import ROOT
-from ferlab.files import UserError, atomic_path
+from ferlab.files import UserError, atomic_path, read_json
 
 TABLE = ROOT / "docs" / "experiments.csv"
 COLUMNS = (
@@ -42,7 +41,7 @@ def row_of(path: Path, commit: str, note: str) -> dict:
         UserError: it is no metrics file.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         run = record["run"]
         row = {
             "model": record["model"],

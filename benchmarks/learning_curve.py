@@ -15,7 +15,6 @@ trained again, and a run that was stopped continues. Further flags go to all scr
 import argparse
 import csv
 import importlib
-import json
 import math
 import subprocess
 import sys
@@ -76,7 +75,7 @@ from ferlab.commands import script_of
 from ferlab.data.splits import Split, load_splits, save_splits
 from ferlab.evaluation.explanation_plots import MODEL_COLOURS, caption
 from ferlab.evaluation.plots import GREY, figure_file
-from ferlab.files import UserError, atomic_path
+from ferlab.files import UserError, atomic_path, read_json
 from ferlab.training.recipe import expected_class, with_targets
 
 
@@ -108,7 +107,7 @@ def results_of(path: Path, recipe: dict, val: Split) -> dict | None:
     """
     if not path.is_file():
         return None
-    results = json.loads(path.read_text(encoding="utf-8"))
+    results = read_json(path)
     found = results["run"]["recipe"] | {"precision": recipe["precision"]}
     return results if found == recipe and results["val"]["digest"] == val.digest() else None
 

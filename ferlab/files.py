@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ except ImportError:  # Windows: what killed processes leave stays
 
 
 TEMPORARY = ".tmp"  # suffix
+CHECKSUM = "checksum"  # key in JSON files
 
 
 class UserError(Exception):
@@ -122,6 +125,31 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes `text` (UTF-8) to `path` through `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, content: dict) -> None:
+    """Writes `content` through `atomic_path`, and last the checksum that `read_json` compares."""
+    whole = {**content, CHECKSUM: _checksum(content)}
+    write_text(path, json.dumps(whole, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Returns what `write_json` wrote to `path`; without a checksum, whatever is there.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, no dict, or has changed since it was written.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{type(content).__name__}, not a dict")
+    if content.pop(CHECKSUM, None) not in (None, _checksum(content)):
+        raise ValueError("it has changed since it was written")
+    return content
+
+
+def _checksum(content: dict) -> str:
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
 
 def require_file(path: Path, remedy: str) -> None:

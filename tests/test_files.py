@@ -1,5 +1,7 @@
 """Files are written whole or not at all."""
 
+import json
+import math
 import subprocess
 import sys
 
@@ -10,8 +12,10 @@ from ferlab import files
 from ferlab.files import (
     UserError,
     atomic_path,
+    read_json,
     replace_together,
     require_writable,
+    write_json,
     write_text,
 )
 
@@ -107,3 +111,22 @@ def test_file_taken_for_a_leftover_before_it_was_locked_is_made_again(tmp_path, 
     write_text(tmp_path / "file.txt", "whole")
     assert len(locked) == 2 and (tmp_path / "file.txt").read_text() == "whole"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_json_that_has_changed_is_refused(tmp_path):
+    path, content = tmp_path / "a.json", {"n": 7, "deep": [{"x": 0.1, "5": None}, math.pi, "é"]}
+    write_json(path, content)
+    assert read_json(path) == content
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        path.write_bytes(damaged)
+        try:
+            assert read_json(path).items() >= content.items()  # white space, or the checksum's name
+        except ValueError:
+            continue
+    path.write_text(json.dumps(content))
+    assert read_json(path) == content, "of no checksum"
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match="list, not a dict"):
+        read_json(path)

@@ -1,7 +1,6 @@
 """The results contract's files: text for people, JSON, history, predictions and plots."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from ferlab.data.splits import Split
 from ferlab.evaluation.plots import plot_confusion_matrices, plot_curves, plot_errors
 from ferlab.evaluation.results_text import last_split, results_text
-from ferlab.files import atomic_path, naming_write_errors, write_text
+from ferlab.files import atomic_path, naming_write_errors, write_json, write_text
 
 
 def begin(folder: Path, name: str) -> None:
@@ -27,7 +26,7 @@ def begin(folder: Path, name: str) -> None:
 
 def write_metrics(folder: Path, record: dict) -> None:
     """Writes a model's metrics (see `write_results`) as JSON."""
-    write_text(folder / f"{record['model']}_metrics.json", json.dumps(record, indent=2) + "\n")
+    write_json(folder / f"{record['model']}_metrics.json", record)
 
 
 def write_results(folder: Path, record: dict, data_dir: Path) -> str:

@@ -1,7 +1,6 @@
 """Finished runs, read back from a results folder and checked against each other."""
 
 import itertools
-import json
 import shlex
 import zipfile
 import zlib
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ferlab.commands import script_of, stage_command
-from ferlab.files import UserError, require_file
+from ferlab.files import UserError, read_json, require_file
 
 ORDER = ("baseline", "softmax", "basic_nn", "advanced", "transfer")
 
@@ -85,7 +84,7 @@ def read_run(path: Path) -> Run:
     remedy = stage_command(script_of(model), results_dir=path.parent, targets=targets)
     require_file(path, f"make it anew with: {remedy}")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         run = record["run"]
         command = run.get("evaluated_by", run["command"])
         words = shlex.split(command.replace("--data-dir=", "--data-dir "))
