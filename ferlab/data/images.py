@@ -1,14 +1,14 @@
 """Images of any kind and size to the 48x48 grey levels of the splits."""
 
-import importlib.util
 import io
 import re
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
+from ferlab import pictures
 from ferlab.constants import IMAGE_SIZE
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.splits import gray_levels
@@ -18,14 +18,6 @@ JPEG, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 PNG_GREY = re.compile(rb".{16}" + SIDE.to_bytes(4, "big") * 2 + rb"\x08\x00\x00\x00\x00", re.DOTALL)
 PNG_CHANGES = (b"tRNS", b"eXIf", b"acTL", b"gAMA", b"sBIT")  # chunks that decoders may heed
-HEIC = re.compile(rb".{4}ftyp(heic|heix|heim|heis|hevc|mif1|msf1)", re.DOTALL)
-NO_HEIC = "HEIC, and pillow-heif is not installed (pip install pillow-heif)"
-READING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-if importlib.util.find_spec("pillow_heif"):
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
 
 
 def read_pixels(file) -> torch.Tensor:
@@ -35,16 +27,10 @@ def read_pixels(file) -> torch.Tensor:
         file: a path, or a file that is open for reading.
 
     Raises:
-        OSError, SyntaxError, ValueError: it cannot be read.
+        pictures.FAULTS: it cannot be read.
     """
-    with Image.open(file) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):  # 16 bits a pixel: keep the upper eight
-            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-        elif image.mode != "L":
-            image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
-        pixels = np.array(image)
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+    with pictures.opened(file) as image:
+        return torch.tensor(pictures.pixels_of(image)).permute(2, 0, 1)
 
 
 def grey_of(content: bytes, box: np.ndarray | None = None) -> np.ndarray:
@@ -58,7 +44,7 @@ def grey_of(content: bytes, box: np.ndarray | None = None) -> np.ndarray:
         uint8 `(48, 48)`.
 
     Raises:
-        READING_ERRORS: it cannot be read, or the box is outside of it.
+        pictures.FAULTS: it cannot be read, or the box is outside of it.
     """
     if box is None and (plain := plain_grey(content)) is not None:
         return plain
@@ -107,8 +93,8 @@ def plain_grey(content: bytes) -> np.ndarray | None:
 
 def reason_of(error: Exception, content: bytes) -> str:
     """Returns why a file could not be read, for people."""
-    if HEIC.match(content) and importlib.util.find_spec("pillow_heif") is None:
-        return NO_HEIC
+    if pictures.is_heic(content) and not pictures.knows_heic():
+        return pictures.NO_HEIC
     if isinstance(error, FileNotFoundError):
         return "the file is not there"
     if isinstance(error, UnidentifiedImageError):

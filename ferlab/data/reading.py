@@ -21,9 +21,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ferlab import pictures
 from ferlab.cores import available_cores
 from ferlab.data import shards
-from ferlab.data.images import READING_ERRORS, SIDE, grey_of, reason_of, resized
+from ferlab.data.images import SIDE, grey_of, reason_of, resized
 from ferlab.data.layouts import Layout
 from ferlab.data.shards import KEY_SIZE, Record, shard_path
 from ferlab.data.tables import header_of, pixels_of_row
@@ -226,7 +227,7 @@ def _decode(layout: Layout, rows: range) -> tuple[np.ndarray, dict[int, str], st
             else:
                 box = None if layout.boxes is None else layout.boxes[rows[place]]
                 pixels[place] = grey_of(content, box)
-        except READING_ERRORS as error:
+        except pictures.FAULTS as error:
             known = b"" if isinstance(content, OSError) else content
             faults[place] = str(error) if layout.table else reason_of(error, known)
     flat = pixels.reshape(len(rows), -1)

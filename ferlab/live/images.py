@@ -1,8 +1,7 @@
-"""Still and animated images: told from videos by their content, upright, by OpenCV or Pillow."""
+"""Still and animated images: told from videos by their content, and read upright by Pillow."""
 
 import contextlib
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -11,8 +10,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ferlab import pictures
 from ferlab.files import UserError
-from ferlab.live.frames import FileSource, as_bgr
+from ferlab.live.frames import FileSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +24,6 @@ IMAGE_SUFFIXES = (
 SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6", b"P2", b"P3",
 )  # fmt: skip
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc", b"avif", b"avis")
 MJPEG_SUFFIXES = (".mjpg", ".mjpeg")  # videos that begin like a JPEG image
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # Pillow's formats; other images show one picture
 SHORTEST_MS, USUAL_MS = 10, 100  # browsers show frames of up to 10 ms for 100 ms
@@ -45,46 +44,18 @@ def is_image(path: Path) -> bool:
     if path.suffix.lower() in MJPEG_SUFFIXES:
         return False
     known = head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-    if known or is_heif(head):
+    if known or pictures.is_heic(head) or pictures.is_avif(head):
         return True
     is_video = head[4:8] in (b"ftyp", b"moov", b"mdat") or head.startswith((b"RIFF", b"\x1aE\xdf"))
     return has_image_suffix(path.name) and not is_video
 
 
-def is_heif(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a HEIC or AVIF image."""
-    return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS
-
-
-def open_pillow(path: Path) -> "Image":
-    """Opens an image with Pillow, and with pillow-heif where it is installed.
-
-    Raises:
-        OSError: Pillow cannot open it.
-        UserError: it has more pixels than Pillow reads, 179 millions.
-    """
-    from PIL import Image
-
-    with contextlib.suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    try:
-        with warnings.catch_warnings():  # of half the size that is refused
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is too large: {str(error).partition(',')[0]}") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise OSError(str(error)) from error
-
-
 def opens(path: Path) -> bool:
     """Whether Pillow can read a file."""
     try:
-        with open_pillow(path) as image:
+        with pictures.opened(path) as image:
             image.load()
-    except (OSError, ValueError, SyntaxError):
+    except pictures.FAULTS:
         return False
     return True
 
@@ -109,10 +80,10 @@ def open_folder(folder: Path) -> FileSource:
 def open_image(path: Path, fps: float | None = None, name: str = "") -> FileSource:
     """Opens an image; an animated one is played like a video."""
     try:
-        with open_pillow(path) as image:
+        with pictures.opened(path) as image:
             count = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
             rate = 1 / np.mean([seconds for _, seconds in animation(image, min(count, 10))])
-    except (OSError, EOFError, ValueError, SyntaxError):  # damaged, or OpenCV's alone
+    except (*pictures.FAULTS, EOFError):  # damaged
         count = 1
     if count == 1:
         return FileSource(read_images([path]), 1.0, 1, stills=True, name=name or str(path))
@@ -138,12 +109,12 @@ def read_animation(
         UserError: not all of them can be read.
     """
     time_s, number = 0.0, 0
-    with open_pillow(path) as image:
+    with pictures.opened(path) as image:
         try:
             for number, (frame, duration) in enumerate(animation(image, count)):
                 yield np.ascontiguousarray(frame), "", number / fps if fps else time_s
                 time_s += duration
-        except (OSError, EOFError, ValueError, SyntaxError) as error:
+        except (*pictures.FAULTS, EOFError) as error:
             raise UserError(
                 f"{path} is damaged or cut short: {number + 1} of {count} frames could be read; "
                 "copy or download the file again"
@@ -175,30 +146,20 @@ def decode(path: Path) -> np.ndarray:
     """Returns a still image, uint8 `(H, W, 3)` BGR, turned as its EXIF orientation says.
 
     Raises:
-        UserError: neither OpenCV nor Pillow can read it.
+        UserError: Pillow cannot read it.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    with contextlib.suppress(OSError), open_pillow(path):
-        pass  # a size that is refused; OpenCV would take gigabytes for it
-    image = None
-    if not is_heif(content[:16]):  # of AVIF images, OpenCV ignores the orientation
-        with contextlib.suppress(cv2.error):  # empty, or larger than OpenCV reads
-            image = as_bgr(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
-    return decode_by_pillow(path, content[:16]) if image is None else image
-
-
-def decode_by_pillow(path: Path, head: bytes) -> np.ndarray:
-    """Returns what `decode` returns, of an image that OpenCV does not know."""
-    from PIL import ImageOps
-
-    try:
-        with open_pillow(path) as image:
-            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        if is_heif(head) and sys.modules.get("pillow_heif") is None:
-            raise UserError(f"{path} is a HEIC image; run: pip install pillow-heif") from error
-        raise UserError(f"{path} is not an image that OpenCV or Pillow can read") from error
-    return np.ascontiguousarray(rgb[..., ::-1])
+        with pictures.opened(path) as image:
+            pixels = pictures.pixels_of(image)
+    except pictures.TooLarge as error:
+        raise UserError(f"{path} is too large: {error}") from error
+    except pictures.FAULTS as error:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if pictures.is_heic(file.read(16)) and not pictures.knows_heic():
+                raise UserError(f"{path} is {pictures.NO_HEIC}") from error
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        reason = "" if "cannot identify" in str(error) else f": {error}"
+        raise UserError(f"{path} is not an image that Pillow can read{reason}") from error
+    grey = pixels.shape[2] == 1
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if grey else cv2.COLOR_RGB2BGR)

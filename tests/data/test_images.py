@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 from conftest import striped_face
-from ferlab.data import images
+from ferlab import pictures
 from ferlab.data.images import grey_of, plain_grey, read_pixels, reason_of, resized
 from ferlab.data.preprocessing import preprocess
+from ferlab.files import UserError
+from ferlab.live.images import decode
 
 
 def encoded(picture, kind, **options):
@@ -73,6 +75,70 @@ def test_what_is_not_plain_goes_the_slow_way():
     assert np.array_equal(upright, np.asarray(grey)[::-1, ::-1])
 
 
+BLACK = Image.new("RGB", (96, 96))
+FRAMES = {"save_all": True, "append_images": [BLACK, BLACK]}
+KINDS = {
+    "grey JPEG": ("L", "JPEG", {}),
+    "CMYK JPEG": ("CMYK", "JPEG", {}),
+    "YCbCr JPEG": ("YCbCr", "JPEG", {}),
+    "JPEG 2000": ("RGB", "JPEG2000", {}),
+    "CMYK TIFF": ("CMYK", "TIFF", {}),
+    "Lab TIFF": ("LAB", "TIFF", {}),
+    "TIFF of two pages": ("RGB", "TIFF", FRAMES),
+    "16-bit TIFF": ("I;16", "TIFF", {}),
+    "32-bit TIFF": ("I", "TIFF", {}),
+    "16-bit PNG": ("I;16", "PNG", {}),
+    "PNG with a palette": ("P", "PNG", {}),
+    "PNG with a transparent colour": ("P", "PNG", {"transparency": 3}),
+    "PNG with alpha": ("RGBA", "PNG", {}),
+    "grey PNG with alpha": ("LA", "PNG", {}),
+    "animated PNG": ("RGB", "PNG", FRAMES),
+    "animated GIF": ("RGB", "GIF", FRAMES),
+    "animated WebP": ("RGB", "WEBP", FRAMES),
+    "BMP": ("RGB", "BMP", {}),
+    "PPM": ("RGB", "PPM", {}),
+    "TGA": ("RGB", "TGA", {}),
+}
+
+
+def converted(picture, mode):
+    """Returns a grey picture in a mode; 16 bits and 32 hold its levels times 257."""
+    if mode[0] == "I":
+        deep = np.asarray(picture).astype(np.uint16 if mode == "I;16" else np.int32) * 257
+        return Image.fromarray(deep)
+    if mode in ("L", "LA"):
+        return picture.convert(mode)
+    rgb = picture.convert("RGB")
+    if mode == "RGBA":
+        rgb.putalpha(picture)
+        return rgb
+    return rgb.quantize(256) if mode == "P" else rgb.convert(mode)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_any_kind_have_the_same_pixels(kind, tmp_path):
+    """In a dataset and in the live program; of several frames a dataset has the first."""
+    mode, form, options = KINDS[kind]
+    picture = face(5, size=96)
+    content = encoded(converted(picture, mode), form, **options)
+    expected = resized(torch.from_numpy(np.array(picture))[None]).astype(int)
+    assert np.abs(grey_of(content) - expected).mean() < 1.5
+    (tmp_path / "picture").write_bytes(content)
+    pixels = read_pixels(io.BytesIO(content)).permute(1, 2, 0).numpy()
+    assert np.array_equal(
+        decode(tmp_path / "picture"), np.repeat(pixels, 3 // pixels.shape[2], 2)[..., ::-1]
+    )
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    content = encoded(Image.fromarray(np.asarray(face(5)) / np.float32(255)), "TIFF")
+    with pytest.raises(ValueError, match="floating-point pixels, whose range is unknown"):
+        grey_of(content)
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(UserError, match="a.tif .* Pillow can read: floating-point pixels"):
+        decode(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_damaged_files_go_the_slow_way(kind):
     content = encoded(face(2), kind)
@@ -107,8 +173,8 @@ def test_heic_is_read_with_pillow_heif():
 
 def test_heic_without_pillow_heif_is_named(monkeypatch):
     content = heic()
-    assert images.HEIC.match(content)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert pictures.is_heic(content)
+    monkeypatch.setattr(pictures, "knows_heic", lambda: False)
     error = Image.UnidentifiedImageError()
     assert "HEIC" in reason_of(error, content) and "pip install" in reason_of(error, content)
     assert reason_of(error, b"text") == "not an image"

@@ -10,8 +10,9 @@ from media import everything, picture
 from PIL import Image
 
 from conftest import drawn_frame
+from ferlab import pictures
 from ferlab.files import UserError
-from ferlab.live import detection, images
+from ferlab.live import detection
 from ferlab.live.detection import HaarDetector, YuNetDetector
 from ferlab.live.sources import open_source
 from ferlab.live.stills import boxes_in_still
@@ -32,7 +33,7 @@ def test_images_of_a_folder(tmp_path, capsys):
     names = [frame.name.rpartition("/")[2] for frame in everything(source)]
     assert names == ["E.JPG", "a", "b.png", "c.bmp", "f.jfif", "g.dat"]
     said = capsys.readouterr().err
-    assert said.count("not an image that OpenCV or Pillow can read") == 2
+    assert said.count("not an image that Pillow can read") == 2
     assert "1 file in it is not an image" in said and "2 of 8 images could not be read" in said
     assert source.error is None
 
@@ -71,7 +72,7 @@ def test_a_damaged_image_is_an_error(tmp_path, content):
     (tmp_path / "d.png").write_bytes(content)
     source = open_source(str(tmp_path / "d.png"))
     assert everything(source) == []
-    assert "d.png is not an image that OpenCV or Pillow can read" in str(source.error)
+    assert "d.png is not an image that Pillow can read" in str(source.error)
 
 
 def corner_picture():
@@ -105,12 +106,12 @@ def test_a_heic_photo(tmp_path):
 
 
 def test_a_heic_photo_without_its_package(tmp_path, monkeypatch):
-    monkeypatch.setitem(images.sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(pictures, "knows_heic", lambda: False)
     monkeypatch.setattr(Image, "open", lambda path: (_ for _ in ()).throw(OSError("unknown")))
     (tmp_path / "p.heic").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0")
     source = open_source(str(tmp_path / "p.heic"))
     assert everything(source) == []
-    assert str(source.error).endswith("p.heic is a HEIC image; run: pip install pillow-heif")
+    assert str(source.error).endswith(f"p.heic is {pictures.NO_HEIC}")
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
