@@ -10,6 +10,7 @@ run that was left alone, and leave nothing beside them. Prints the number of kil
 found. The clock of the scripts advances by a fixed step, so that times are equal too.
 """
 
+import contextlib
 import importlib
 import itertools
 import os
@@ -73,6 +74,7 @@ class Writer:
 def writers(inputs: Path, out: Path) -> dict[str, Writer]:
     """Returns all writers by name; makes what they read in `inputs`, they write to `out`."""
     from conftest import make_split, write_pictures
+    from ferlab.data import reading, shards
     from ferlab.data.splits import save_splits
 
     sizes = {"train": (12, 0), "val": (5, 1), "test": (5, 2)}
@@ -83,6 +85,7 @@ def writers(inputs: Path, out: Path) -> dict[str, Writer]:
         for split in ("train", "validation"):
             write_pictures(folder / split, 6, seed=2 * number + (split == "train"))
         shutil.make_archive(str(folder), "zip", folder)
+    shards.SHARD, reading.available_cores = 16, lambda: 2  # six shards, read by two processes
     splits = ["train_data.pt", "val_data.pt", "test_data.pt"]
     to = ["--data-dir", data, "--results-dir", out]
     model = [*to, "--quiet", "--targets", "votes"]
@@ -203,7 +206,8 @@ def contents(folder: Path) -> dict[str, bytes]:
             flatten(torch.load(path), values)
             result[path.name] = repr(values).encode()
         elif path.is_file():
-            result[path.relative_to(folder).as_posix()] = path.read_bytes()
+            with contextlib.suppress(FileNotFoundError):  # of a worker whose parent was killed
+                result[path.relative_to(folder).as_posix()] = path.read_bytes()
     return result
 
 
