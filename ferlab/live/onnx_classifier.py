@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ferlab.files import UserError
+from ferlab.files import UserError, require_file
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -41,8 +41,7 @@ class OnnxClassifier:
     """
 
     def __init__(self, path: Path, threads: int):
-        if not path.is_file():
-            raise UserError(f"{path} is missing; {REMEDY}")
+        require_file(path, REMEDY)
         require_packages(["onnxruntime"])
         try:
             content = path.read_bytes()
