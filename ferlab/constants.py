@@ -5,7 +5,7 @@ from pathlib import Path
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 IMAGE_SIZE = 48
 MEAN, STD = 0.5, 0.5  # of gray / 255: maps [0, 255] to [-1, 1], the same as gray / 127.5 - 1
-FORMS = ("folders", "pixels", "list", "raf-db", "affectnet", "ck+")  # of a dataset: --layout
+FORMS = ("folders", "pixels", "list", "raf-db", "affectnet", "ck+", "fer+")  # for --layout
 RATERS = 10  # people who voted on each image (FER+)
 
 DATA_DIR = Path("processed_data")  # of the split files

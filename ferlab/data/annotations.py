@@ -1,18 +1,22 @@
-"""Datasets with label files of their own: RAF-DB, AffectNet's numbered files, CK+."""
+"""Datasets with label files of their own: RAF-DB, AffectNet's numbered files, CK+, FER+."""
 
+import csv
 import re
 from pathlib import Path
 
 import numpy as np
 
+from ferlab.data.classes import canonical
 from ferlab.data.found import Found, files_below, split_of, subfolders
 from ferlab.data.tables import AFFECTNET_OTHER
+from ferlab.data.votes import COLUMNS, COUNTS, EXPRESSIONS, summarise
 from ferlab.files import UserError
 
 RAF_LISTS = ("list_patition_label.txt", "list_partition_label.txt")  # the first is RAF-DB's own
 CK_LABELS = ("Emotion", "Emotion_labels")
 CK_IMAGES = ("cohn-kanade-images", "extended-cohn-kanade-images")
 CK_LABEL_FILE = re.compile(r"(S\d+)_(\d+)_(\d+)_emotion\.txt")
+FERPLUS_LIST = "label.csv"
 NOT_THERE = "listed, but the file is not there"
 
 
@@ -130,6 +134,61 @@ def read_ck(root: Path, base: Path) -> Found:
             found.names
         )
     return found
+
+
+def ferplus_folders(root: Path) -> list[Path]:
+    """Returns the folders `FER2013Train` and so on of FER+ that hold a list of votes."""
+    return [f for f in subfolders(root) if split_of(f.name) and (f / FERPLUS_LIST).is_file()]
+
+
+def read_ferplus(root: Path, base: Path) -> Found:
+    """Lists the images of FER+ by the majority of their raters, see `votes.summarise`.
+
+    A row of `FER2013Train/label.csv` is `fer0000000.png,"(0, 0, 48, 48)",4,0,0,1,3,2,0,0,0,0`: the
+    last ten numbers count the votes.
+
+    Raises:
+        UserError: a row is not of this form.
+    """
+    folders = ferplus_folders(root)
+    names = ", ".join(folder.name for folder in folders)
+    found = Found(f"FER+, {FERPLUS_LIST} within {names}", splits=[])
+    expressions = [canonical(name) for name in COLUMNS[:EXPRESSIONS]]
+    for folder in folders:
+        prefix = folder.relative_to(base).as_posix()
+        rows = _votes_of(folder / FERPLUS_LIST)
+        counts = np.array([row[2:] for row in rows], dtype=np.int64).reshape(-1, len(COLUMNS))
+        votes = summarise(counts, expressions)
+        for (name, *_), majority, no_face in zip(rows, votes.majority, votes.no_face, strict=True):
+            if not (folder / name).is_file():
+                found.left_out[NOT_THERE] += 1
+            elif majority < 0:
+                found.left_out["no face, by the raters" if no_face else "without a majority"] += 1
+            else:
+                found.names.append(f"{prefix}/{name}")
+                found.classes.append(expressions[majority])
+                found.splits.append(split_of(folder.name))
+    return found
+
+
+def _votes_of(path: Path) -> list[list[str]]:
+    """Returns the rows of a list of votes of FER+.
+
+    Raises:
+        UserError: one is not a name, a box, and a count for each of COLUMNS.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2 + len(COLUMNS) or not COUNTS.issuperset(row[2:]):
+            raise UserError(
+                f"{path}, row {number}: {','.join(row)} is not a name, a box and {len(COLUMNS)} "
+                "counts of votes, as FER+ has them"
+            )
+    return rows
 
 
 def _unwrapped(folder: Path) -> Path:

@@ -173,6 +173,8 @@ def _readers(root: Path, known: set[str]) -> dict[str, Callable[[Path], Found]]:
         return {"affectnet": lambda base: annotations.read_affectnet(root, base)}
     if annotations.ck_folders(root):
         return {"ck+": lambda base: annotations.read_ck(root, base)}
+    if annotations.ferplus_folders(root):
+        return {"fer+": lambda base: annotations.read_ferplus(root, base)}
     csvs = sorted(path for path in root.glob("*.[cC][sS][vV]") if path.is_file())
     pixels = [path for path in csvs if tables.is_pixel_table(path)]
     if pixels:

@@ -12,6 +12,7 @@ from ferlab.constants import CLASS_NAMES
 from ferlab.data.classes import ORDERS
 from ferlab.data.found import in_order
 from ferlab.data.layouts import find_layout
+from ferlab.data.votes import row_numbers
 from ferlab.files import UserError
 
 EIGHT = ("angry", "contempt", *CLASS_NAMES[1:])
@@ -464,6 +465,37 @@ def test_ck_as_folders_has_contempt_and_no_neutral(tmp_path):
     counts, _ = found(tmp_path)
     expected = [name for name in EIGHT if name != "neutral"]
     assert counts == {"all": dict.fromkeys(expected, 2)}
+
+
+def test_fer_plus_with_votes(tmp_path):
+    """The majority is the class; contempt is one; no majority and no face are left out."""
+    order = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
+    for split in ("FER2013Train", "FER2013Valid", "FER2013Test"):
+        rows = []
+        for number in range(8):
+            counts = [0] * 10
+            counts[number], counts[8] = 8, 2
+            rows.append([f"fer{number:07}.png", "(0, 0, 48, 48)", *counts])
+        rows.append(["fer0000008.png", "(0, 0, 48, 48)", 4, 4, 2, 0, 0, 0, 0, 0, 0, 0])
+        rows.append(["fer0000009.png", "(0, 0, 48, 48)", 1, 0, 0, 0, 0, 0, 0, 0, 0, 9])
+        for name, *_ in rows:
+            touch(tmp_path / "data" / split / name)
+        rows.append(["fer0000010.png", "(0, 0, 48, 48)", 9, 0, 0, 0, 0, 0, 0, 0, 1, 0])
+        head, *rest = rows
+        write_rows(tmp_path / "data" / split / "label.csv", head, rest)
+    counts, layout = found(tmp_path)
+    assert counts == dict.fromkeys(("train", "val", "test"), dict.fromkeys(EIGHT, 1))
+    labels = labels_of(layout)
+    names = [f"data/FER2013Valid/fer{n:07}.png" for n in range(8)]
+    assert tuple(labels[name] for name in names) == order
+    assert layout.left_out == {
+        "without a majority": 3,
+        "no face, by the raters": 3,
+        "listed, but the file is not there": 3,
+    }
+    assert row_numbers(names).tolist() == list(range(8)), "votes are found by the names"
+    (tmp_path / "data" / "FER2013Test" / "label.csv").write_text("fer0000000.png,box,1,2\n")
+    assert "label.csv, row 1: fer0000000.png,box,1,2 is not a name, a box" in refused(tmp_path)
 
 
 # -- no dataset ----------------------------------------------------------------------------------
