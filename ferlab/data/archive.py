@@ -1,6 +1,7 @@
 """Unpacks a dataset's zip safely: nothing outside the folder, and the whole of it or nothing."""
 
 import shutil
+import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -8,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from ferlab.data.complete import content_of, is_of_system, recorded, sizes_of, write_record
-from ferlab.data.layouts import NoDatasetError, find_layout
+from ferlab.data.layouts import TAR_REMEDY, NoDatasetError, find_layout
 from ferlab.files import UserError
 
 KAGGLE_IMAGES = 28_821 + 7_066  # of train and validation
@@ -64,6 +65,8 @@ def opened(archive: Path) -> zipfile.ZipFile:
 
 def damaged(archive: Path, error: Exception) -> UserError:
     """Returns the error for a zip that cannot be read."""
+    if tarfile.is_tarfile(archive):
+        return UserError(f"{archive} {TAR_REMEDY}")
     return UserError(
         f"{archive} is damaged or not a zip ({error}); get it again, with: "
         "python download_dataset.py --force, or by hand for --archive"

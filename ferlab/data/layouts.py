@@ -4,6 +4,7 @@ docs/data.md has the table of the forms. What can be understood in two ways is a
 names the flag or the path which decides.
 """
 
+import tarfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from ferlab.files import UserError
 SPLITS = ("train", "val", "test")
 DEPTH = 4  # folders that a dataset may be wrapped in
 SHOWN = 4  # places named in an error
+TAR_REMEDY = (
+    "is a tar archive; unpack it with tar -xf, and name what is in it with: "
+    "python dataset_preparation.py --source FOLDER"
+)
 
 
 class NoDatasetError(UserError):
@@ -112,6 +117,8 @@ def _reader_of_file(path: Path) -> Callable[[Path], Found]:
         raise NoDatasetError(
             f"{path} is a zip; unpack it with: python download_dataset.py --archive {path}"
         )
+    if tarfile.is_tarfile(path):
+        raise NoDatasetError(f"{path} {TAR_REMEDY}")
     if tables.is_pixel_table(path):
         return lambda base: tables.read_pixel_table(path, base)
     header = tables.header_of(path)

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -508,6 +509,9 @@ def test_no_dataset(tmp_path):
     assert "holds no dataset of a known form" in text and "docs/data.md" in text
     (tmp_path / "faces.zip").write_bytes(b"PK")
     assert f"--archive {tmp_path / 'faces.zip'}" in refused(tmp_path / "faces.zip")
+    with tarfile.open(tmp_path / "fer2013.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "faces.zip")
+    assert "fer2013.tar.gz is a tar archive; unpack" in refused(tmp_path / "fer2013.tar.gz")
     Image.new("L", (48, 48)).save(tmp_path / "face.png")
     assert "face.png is no CSV" in refused(tmp_path / "face.png")
     assert "no dataset of the form ck+" in refused(tmp_path, form="ck+")

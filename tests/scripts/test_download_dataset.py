@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import urllib.error
@@ -254,6 +255,13 @@ def broken(path, kind):
                 data[at + offset] |= 1
                 at = data.find(mark, at + 4)
         path.write_bytes(data)
+
+
+def test_tar_archive_is_told_from_a_damaged_zip(capsys, archive, tmp_path):
+    with tarfile.open(tmp_path / "fer2013.tar.gz", "w:gz") as tar:
+        tar.add(archive, "fer2013/faces.zip")
+    line = refused(capsys, "--archive", tmp_path / "fer2013.tar.gz", "--data-dir", tmp_path / "a")
+    assert "fer2013.tar.gz is a tar archive; unpack it with tar -xf" in line
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "crc", "encrypted"])
