@@ -173,7 +173,7 @@ def _loader(reader: _Reader, workers: int, on_interrupt: Callable | signal.Handl
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=workers,
-        worker_init_fn=functools.partial(_begin_worker, on_interrupt),
+        worker_init_fn=functools.partial(_begin_worker, on_interrupt, os.getpid()),
         # processes that are not forked import torch for seconds
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
@@ -183,8 +183,10 @@ def _as_it_is(item):
     return item
 
 
-def _begin_worker(on_interrupt: Callable | signal.Handlers, _: int) -> None:
+def _begin_worker(on_interrupt: Callable | signal.Handlers, parent: int, _: int) -> None:
     signal.signal(signal.SIGINT, on_interrupt)
+    if os.getppid() != parent:
+        _exit()  # torch looks after the parent from here on, and would take another for it
 
 
 def _exit(*_) -> None:

@@ -240,3 +240,12 @@ def test_fault_in_a_worker_process_is_one_line(shards_of_ten, tmp_path, monkeypa
     with pytest.raises(UserError, match="^cannot write 000000.npy: No space left on device$"):
         prepared(shards_of_ten, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+def test_worker_process_whose_parent_was_killed_before_it_began_ends():
+    child = os.fork()
+    if not child:
+        reading._begin_worker(signal.SIG_DFL, -1, 0)
+        os._exit(7)
+    assert os.waitpid(child, 0)[1] == 0
