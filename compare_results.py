@@ -38,6 +38,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ferlab.cli import wrapped
+from ferlab.commands import located
 from ferlab.evaluation.plots import plot_comparison
 from ferlab.evaluation.runs import (
     Run,
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     own = folder / "advanced_model.pth"
     if folder != cli.RESULTS_DIR and own.is_file():
         following += ["--weights", str(own)]
-    print(f"{text}\n{wrote}; next: {shlex.join(following)}")
+    print(f"{text}\n{wrote}; next: {located(shlex.join(following))}")
     return 0
 
 

@@ -6,8 +6,9 @@
 
 Takes folders of classes, within train/validation/test or without, fer2013.csv, CSVs of paths and
 labels, RAF-DB, AffectNet, CK+, FER+, and any image format and size; docs/data.md has the table.
-Prints what it understood before the work; what can be understood in two ways is an error that names the
-flag which decides. Writes `train_data.pt`, `val_data.pt`, `test_data.pt` and `dataset.json`.
+Prints what it understood before the work; what can be understood in two ways is an error that
+names the flag which decides. Writes `train_data.pt`, `val_data.pt`, `test_data.pt` and
+`dataset.json`.
 
 Splits that the dataset lacks are drawn, stratified: without `test/`, half of the validation images
 becomes test; without validation images, a tenth of train becomes val; without splits, a tenth

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from ferlab.commands import default_results_dir
+from ferlab.commands import default_results_dir, located
 from ferlab.constants import DATA_DIR as DATA_DIR
 from ferlab.constants import RESULTS_DIR as RESULTS_DIR
 from ferlab.files import UserError
@@ -41,7 +41,8 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             print(f"error: {who}{shown(error)}", file=sys.stderr)
             return 1
         except KeyboardInterrupt as interrupt:
-            print(f"\nstopped{': ' + str(interrupt) if interrupt.args else ''}", file=sys.stderr)
+            hint = f": {located(str(interrupt))}" if interrupt.args else ""
+            print(f"\nstopped{hint}", file=sys.stderr)
             return 130
         except BrokenPipeError:  # `python script.py | head`: nobody reads any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,7 +53,7 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
 
 def shown(error: Exception) -> str:
     """Returns an error's message as one line: file names may hold line breaks and escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in located(str(error)))
 
 
 def before_imports(parser: argparse.ArgumentParser, known: bool = False) -> None:

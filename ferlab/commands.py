@@ -1,10 +1,12 @@
 """The project's commands as messages name them, with the flags that are not at their defaults."""
 
+import os
+import re
 import shlex
 import sys
 from pathlib import Path
 
-from ferlab.constants import DATA_DIR, RESULTS_DIR
+from ferlab.constants import DATA_DIR, RESULTS_DIR, ROOT
 
 
 def default_results_dir(targets: str) -> Path:
@@ -16,6 +18,19 @@ def script_of(name: str) -> str:
     """Returns the script that trains the model called `name` in file names."""
     scripts = {"advanced": "advanced_network.py", "transfer": "transfer_learning.py"}
     return scripts.get(name, f"{name}.py")
+
+
+def located(text: str) -> str:
+    """Returns a message whose commands work where the person stands.
+
+    In another folder than the project's, a command names the script's folder as it was typed for
+    this program: `python ../faces/softmax.py`.
+    """
+    folder = os.path.dirname(sys.argv[0])
+    if not folder or Path(folder).resolve() != ROOT:
+        return text
+    place = shlex.quote(os.path.join(folder, ""))
+    return re.sub(r"\bpython (?=\w+\.py\b)", lambda _: f"python {place}", text)
 
 
 def stage_command(
@@ -39,7 +54,7 @@ def stage_command(
     words += [] if targets == "labels" else ["--targets", targets]
     usual = results_dir in (None, default_results_dir(targets))
     words += [] if usual else ["--results-dir", str(results_dir)]
-    return shlex.join(words)
+    return located(shlex.join(words))
 
 
 def preparation_command(data_dir: Path) -> str:

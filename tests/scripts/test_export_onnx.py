@@ -95,7 +95,8 @@ def test_the_output_of_the_script(export, exported, exported_int8):
     )
     assert f"wrote {exported_int8} (int8, " in export.stdout
     assert export.stdout.count(", accuracy 0.") == export.stdout.count(" (torch 0.") == 2
-    assert f"next: python live_inference.py --weights {exported_int8}" in export.stdout
+    live = f"{ROOT}/live_inference.py"
+    assert f"next: python {live} --weights {exported_int8}" in export.stdout
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -337,8 +338,8 @@ def test_files_that_cannot_be_used(exported, tmp_path):
         with pytest.raises(UserError, match="; write it with: python export_onnx.py") as error:
             OnnxClassifier(path, 1)
         assert str(error.value).startswith(f"{path} {part}")
-    for name in ("none.onnx", "."):
-        with pytest.raises(UserError, match="is missing; write it with"):
+    for name, fault in (("none.onnx", "is missing"), (".", "is not a file")):
+        with pytest.raises(UserError, match=f"{fault}; write it with"):
             OnnxClassifier(tmp_path / name, 1)
 
 
