@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FAULTS = (OSError, SyntaxError, ValueError)  # what Pillow raises at files that it cannot read
+FAULTS = (OSError, SyntaxError, ValueError)  # what `opened` raises at files that Pillow cannot read
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc")
 AVIF_BRANDS = (b"avif", b"avis")
 NO_HEIC = "HEIC, and pillow-heif is not installed (pip install pillow-heif)"
@@ -46,6 +46,10 @@ class TooLarge(OSError):
 def opened(file) -> Iterator["Image"]:
     """Opens an image, and HEIC where pillow-heif is installed.
 
+    Whatever Pillow raises in the block at a damaged file is one of `FAULTS`: some of its decoders
+    raise RuntimeError, EOFError, IndexError or other exceptions. Its warnings, a line for each
+    damaged tag of a file, are not shown.
+
     Args:
         file: a path, or a file that is open for reading.
 
@@ -56,14 +60,16 @@ def opened(file) -> Iterator["Image"]:
     from PIL import Image
 
     knows_heic()
+    warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
     try:
-        with warnings.catch_warnings():  # of half the size that is refused
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file)
+        with Image.open(file) as image:
+            yield image
     except Image.DecompressionBombError as error:
         raise TooLarge(str(error).partition(",")[0]) from error
-    with image:
-        yield image
+    except (*FAULTS, MemoryError):
+        raise
+    except Exception as error:
+        raise OSError(f"{error}" or type(error).__name__) from error
 
 
 def pixels_of(image: "Image") -> np.ndarray:

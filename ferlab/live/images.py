@@ -83,7 +83,7 @@ def open_image(path: Path, fps: float | None = None, name: str = "") -> FileSour
         with pictures.opened(path) as image:
             count = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
             rate = 1 / np.mean([seconds for _, seconds in animation(image, min(count, 10))])
-    except (*pictures.FAULTS, EOFError):  # damaged
+    except pictures.FAULTS:  # damaged
         count = 1
     if count == 1:
         return FileSource(read_images([path]), 1.0, 1, stills=True, name=name or str(path))
@@ -108,17 +108,17 @@ def read_animation(
     Raises:
         UserError: not all of them can be read.
     """
-    time_s, number = 0.0, 0
-    with pictures.opened(path) as image:
-        try:
-            for number, (frame, duration) in enumerate(animation(image, count)):
-                yield np.ascontiguousarray(frame), "", number / fps if fps else time_s
-                time_s += duration
-        except (*pictures.FAULTS, EOFError) as error:
-            raise UserError(
-                f"{path} is damaged or cut short: {number + 1} of {count} frames could be read; "
-                "copy or download the file again"
-            ) from error
+    time_s, read = 0.0, 0
+    try:
+        with pictures.opened(path) as image:
+            for frame, duration in animation(image, count):
+                yield np.ascontiguousarray(frame), "", read / fps if fps else time_s
+                time_s, read = time_s + duration, read + 1
+    except pictures.FAULTS as error:
+        raise UserError(
+            f"{path} is damaged or cut short: {read} of {count} frames could be read; "
+            "copy or download the file again"
+        ) from error
 
 
 def read_images(files: list[Path]) -> Iterator[tuple[np.ndarray, str, float]]:

@@ -1,6 +1,9 @@
 """Decoding: images of any kind, and the fast path that must equal the slow one to the bit."""
 
+import contextlib
 import io
+import random
+import struct
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from ferlab import pictures
 from ferlab.data.images import grey_of, plain_grey, read_pixels, reason_of, resized
 from ferlab.data.preprocessing import preprocess
 from ferlab.files import UserError
-from ferlab.live.images import decode
+from ferlab.live.images import decode, open_image, opens, read_animation
 
 
 def encoded(picture, kind, **options):
@@ -32,7 +35,7 @@ def face(seed=0, size=48):
     [
         ("JPEG", {"quality": 40}),
         ("JPEG", {"quality": 100}),
-        ("JPEG", {"quality": 75, "progressive": True, "optimize": True}),
+        ("JPEG", {"quality": 75, "optimize": True}),
         ("PNG", {}),
         ("PNG", {"optimize": True, "dpi": (96, 96)}),
     ],
@@ -56,6 +59,7 @@ def test_what_is_not_plain_goes_the_slow_way():
     grey = face(1)
     for picture, kind, options in [
         (face(1, size=49), "JPEG", {}),
+        (grey, "JPEG", {"progressive": True}),
         (grey.convert("RGB"), "JPEG", {}),
         (grey, "JPEG", turned(grey)),
         (grey, "PNG", turned(grey)),
@@ -146,6 +150,55 @@ def test_damaged_files_go_the_slow_way(kind):
         assert plain_grey(damaged) is None
     with pytest.raises(OSError):
         grey_of(content[: len(content) // 2])
+
+
+def test_jpeg_that_is_damaged_within_goes_the_slow_way():
+    """OpenCV gives such an image with a grey rest, which Pillow refuses."""
+    content = encoded(face(2), "JPEG")
+    middle = len(content) * 2 // 3
+    content = content[:middle] + b"\xff\x10" + content[middle + 2 :]
+    assert plain_grey(content) is None
+    with pytest.raises(OSError, match="broken data stream"):
+        grey_of(content)
+
+
+def test_small_jpeg_that_claims_a_large_size_is_refused_before_it_is_decoded():
+    content = encoded(face(2), "JPEG")
+    size = content.index(b"\xff\xc0") + 5
+    content = content[:size] + b"\xff\xdc" * 2 + content[size + 4 :]
+    with pytest.raises(pictures.TooLarge, match="exceeds limit"):
+        grey_of(content)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "BLP", "HEIF"])
+def test_damaged_files_are_one_line_whatever_their_decoder_raises(kind, tmp_path):
+    """RuntimeError at AVIF, NotImplementedError at BLP, EOFError at HEIF."""
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    mode, frames = ("P", {}) if kind == "BLP" else ("RGB", FRAMES if kind == "AVIF" else {})
+    content, chance = encoded(converted(face(3, size=96), mode), kind, **frames), random.Random(0)
+    path = tmp_path / f"face.{kind.lower()}"
+    for _ in range(100):
+        damaged = bytearray(content)
+        for place in chance.choices(range(12, min(len(content), 600)), k=3):
+            damaged[place] = chance.randrange(256)
+        with contextlib.suppress(*pictures.FAULTS):
+            grey_of(bytes(damaged))
+        path.write_bytes(damaged)
+        opens(path)
+        open_image(path)
+        with contextlib.suppress(UserError):
+            list(read_animation(path, 3, fps=None))
+
+
+def test_pillow_warns_of_nothing(tmp_path, recwarn):
+    """Damaged tags would fill the screen with lines, one for each."""
+    picture = face(3)
+    content = bytearray(encoded(picture, "TIFF", description="a face"))
+    place = content.index(struct.pack("<HHI", 270, 2, 7))
+    content[place + 4 : place + 8] = struct.pack("<I", 1 << 20)
+    assert np.array_equal(grey_of(bytes(content)), np.asarray(picture))
+    assert not recwarn.list
 
 
 def test_face_box_is_what_is_read():
