@@ -44,6 +44,11 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             hint = f": {located(str(interrupt))}" if interrupt.args else ""
             print(f"\nstopped{hint}", file=sys.stderr)
             return 130
+        except RuntimeError as error:
+            if "can't start new thread" not in str(error):  # Python has no class of its own for it
+                raise
+            print(f"error: {error}; end other programs, or raise `ulimit -u`", file=sys.stderr)
+            return 1
         except BrokenPipeError:  # `python script.py | head`: nobody reads any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1

@@ -75,21 +75,32 @@ def read_images(
         dataset: what `digest_of_dataset` returns, where it is known.
 
     Raises:
-        UserError: a shard cannot be written, or a worker process was killed.
+        UserError: a shard cannot be written, the table cannot be read any more, or a worker
+            process cannot be started or was killed.
     """
     keys, faults = np.zeros(len(layout.names), f"S{KEY_SIZE}"), {}
     numbers = shards.shards_of_part(layout, part)
     count = sum(len(shards.rows_of_shard(layout, number)) for number in numbers)
     reader = _Reader(layout, folder, numbers, dataset or shards.digest_of_dataset(layout), part[1])
     remove_leftovers(folder.resolve())  # once, not by each worker
-    with (
-        contextlib.closing(_results(reader)) as results,
-        tqdm(total=count, unit="image", desc="reading", disable=quiet) as progress,
-    ):
-        for rows, shard_keys, shard_faults in results:
-            keys[rows.start : rows.stop] = shard_keys
-            faults |= {rows[index]: reason for index, reason in shard_faults.items()}
-            progress.update(len(rows))
+    fault = ""
+    try:
+        with (
+            contextlib.closing(_results(reader)) as results,
+            tqdm(total=count, unit="image", desc="reading", disable=quiet) as progress,
+        ):
+            for rows, shard_keys, shard_faults in results:
+                keys[rows.start : rows.stop] = shard_keys
+                faults |= {rows[index]: reason for index, reason in shard_faults.items()}
+                progress.update(len(rows))
+    except RuntimeError as error:  # torch raises it anywhere in this block, from a signal handler
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        fault = "a process that read images was killed, maybe for want of memory"
+    except OSError as error:
+        fault = f"cannot start a process that reads images: {error.strerror}; end other programs"
+    if fault:  # here the exception and the processes that it refers to are gone
+        raise UserError(fault)
     return Pixels(folder, keys, faults)
 
 
@@ -97,8 +108,8 @@ def read_images(
 class _Reader(Dataset):
     """The shards `numbers`: taking one reads and writes it, unless that has been done.
 
-    An item is the shard's rows of the layout, its keys and faults, or the exception that ends the
-    run: a DataLoader would add a traceback to the message of one that is raised.
+    An item is the shard's rows of the layout, its keys and faults, or the error that ends the run:
+    a DataLoader would add a traceback to the message of one that is raised.
     """
 
     layout: Layout
@@ -110,11 +121,15 @@ class _Reader(Dataset):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> tuple[range, np.ndarray, dict[int, str]] | Exception:
+    def __getitem__(self, index: int) -> tuple[range, np.ndarray, dict[int, str]] | UserError:
         try:
             return self._read(self.numbers[index])
-        except (UserError, OSError, MemoryError) as error:
+        except UserError as error:
             return error
+        except MemoryError:
+            return UserError("there is not enough memory to read the images; end other programs")
+        except OSError as error:  # of a single image it is a reason to leave it out
+            return UserError(f"cannot read {self.layout.table}: {error.strerror or error}")
 
     def _read(self, number: int) -> tuple[range, np.ndarray, dict[int, str]]:
         layout, rows = self.layout, shards.rows_of_shard(self.layout, number)
@@ -138,7 +153,9 @@ def _results(reader: _Reader) -> Iterator[tuple[range, np.ndarray, dict[int, str
     Threads would wait for each other: a face of 48x48 is decoded in 15 microseconds.
 
     Raises:
-        UserError, OSError, MemoryError: as an item, or a process was killed.
+        UserError: as an item.
+        OSError: a process cannot be started.
+        RuntimeError: a process was killed.
     """
     workers, threads = min(available_cores(), len(reader)), cv2.getNumThreads()
     cv2.setNumThreads(1)  # a forked process would wait for OpenCV's threads, which it lacks
@@ -147,14 +164,10 @@ def _results(reader: _Reader) -> Iterator[tuple[range, np.ndarray, dict[int, str
         with _interrupts_held() as on_interrupt:
             items = iter(_loader(reader, workers if workers > 1 else 0, on_interrupt))
         for item in items:
-            if isinstance(item, Exception):
+            if isinstance(item, UserError):
                 fault = item
                 break
             yield item
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        fault = UserError("a process that read images was killed, maybe for want of memory")
     finally:
         cv2.setNumThreads(threads)
     if fault:
@@ -168,6 +181,8 @@ def _loader(reader: _Reader, workers: int, on_interrupt: Callable | signal.Handl
         multiprocessing.Lock()
     except OSError:  # no /dev/shm
         workers = 0
+    if not _can_start(3 * workers):  # a worker's process, and a thread of each side's queue
+        workers = 0
     return DataLoader(
         reader,
         batch_size=None,
@@ -177,6 +192,26 @@ def _loader(reader: _Reader, workers: int, on_interrupt: Callable | signal.Handl
         # processes that are not forked import torch for seconds
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
+
+
+def _can_start(count: int) -> bool:
+    """Whether so many processes or threads can be started beside those there are (`ulimit -u`).
+
+    A DataLoader that can start only some of them leaves them running, and prints tracebacks.
+    """
+    end, started = threading.Event(), []
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=end.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        return False
+    finally:
+        end.set()
+        for thread in started:
+            thread.join()
+    return True
 
 
 def _as_it_is(item):

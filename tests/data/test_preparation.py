@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -212,6 +214,69 @@ def test_machine_without_shared_memory_reads_in_one_process(shards_of_ten, tmp_p
     monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", none)
     prepared(shards_of_ten, tmp_path / "two")
     assert_equal_splits(tmp_path / "one", tmp_path / "two")
+
+
+def test_user_who_may_start_no_further_process_reads_in_one(shards_of_ten, tmp_path, monkeypatch):
+    """At `ulimit -u`: a process fails like a thread."""
+    prepared(shards_of_ten, tmp_path / "one")
+    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    start, others = threading.Thread.start, threading.active_count()
+
+    def limited(thread):
+        if threading.active_count() >= others + 4:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    monkeypatch.setattr(os, "fork", None)
+    prepared(shards_of_ten, tmp_path / "two")
+    assert_equal_splits(tmp_path / "one", tmp_path / "two")
+    assert threading.active_count() == others
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+def test_process_that_cannot_be_started_is_one_line(shards_of_ten, tmp_path, monkeypatch):
+    def refused():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    monkeypatch.setattr(os, "fork", refused)
+    with pytest.raises(UserError, match="cannot start a process .* Resource temporarily"):
+        prepared(shards_of_ten, tmp_path / "out")
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("error", [MemoryError(), FileNotFoundError(2, "No such file")])
+def test_fault_while_a_shard_is_read_is_one_line(tmp_path, monkeypatch, error, cores):
+    monkeypatch.setattr(shards, "SHARD", 10)
+    lines = [f"{row % 7},{' '.join(map(str, range(row, row + 16)))}" for row in range(70)]
+    table = tmp_path / "fer2013.csv"
+    table.write_text("\n".join(["emotion,pixels", *lines]))
+
+    def failing(layout, rows):
+        raise error
+
+    monkeypatch.setattr(shards, "contents", failing)
+    monkeypatch.setattr(reading, "available_cores", lambda: cores)
+    with pytest.raises(UserError, match="not enough memory|cannot read .*fer2013.csv: No such"):
+        prepared(table, tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+def test_worker_process_killed_while_its_parent_is_elsewhere(shards_of_ten, tmp_path, monkeypatch):
+    """Torch raises its exception from a signal handler: wherever the main thread is."""
+    update = reading.tqdm.update
+
+    def killed(progress, count):
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        time.sleep(5)  # the handler ends it
+        update(progress, count)
+
+    monkeypatch.setattr(reading.tqdm, "update", killed)
+    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    with pytest.raises(UserError, match="a process that read images was killed"):
+        prepared(shards_of_ten, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")

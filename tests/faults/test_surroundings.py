@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,6 +130,18 @@ def test_no_home_and_few_handles(name, images, data_dir, results, tmp_path):
     done = as_a_person(script, flags, {"RLIMIT_NOFILE": 40}, tmp_path, HOME="", TMPDIR="")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "results").exists(), "everything is where it was asked for"
+
+
+@pytest.mark.filterwarnings("ignore:tqdm:disabling monitor")
+def test_no_further_thread(images, tmp_path, capfd, monkeypatch):
+    """At `ulimit -u`, or a container's limit of processes."""
+
+    def refused(*args, **kwargs):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert main("dataset_preparation", ["--source", images, "--data-dir", tmp_path, "--quiet"]) == 1
+    assert "can't start new thread; end other programs" in error_of(capfd)
 
 
 @pytest.mark.slow
