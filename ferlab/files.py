@@ -140,7 +140,10 @@ def read_json(path: Path) -> dict:
         OSError: the file cannot be read.
         ValueError: it is not JSON, no dict, or has changed since it was written.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # with the mark of some editors
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(content, dict):
         raise ValueError(f"{type(content).__name__}, not a dict")
     if content.pop(CHECKSUM, None) not in (None, _checksum(content)):

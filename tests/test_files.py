@@ -125,8 +125,18 @@ def test_json_that_has_changed_is_refused(tmp_path):
             assert read_json(path).items() >= content.items()  # white space, or the checksum's name
         except ValueError:
             continue
+    for same in (
+        whole.replace(b"  ", b"\t"),
+        whole.replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf" + whole,
+    ):
+        path.write_bytes(same)
+        assert read_json(path) == content, "as an editor writes it"
     path.write_text(json.dumps(content))
     assert read_json(path) == content, "of no checksum"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="recursion"):
+        read_json(path)
     path.write_text("[1]")
     with pytest.raises(ValueError, match="list, not a dict"):
         read_json(path)
