@@ -48,12 +48,24 @@ class Pixels:
     faults: dict[int, str]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Returns uint8 `(n, 1, 48, 48)`: the images that `rows`, ascending, picks."""
+        """Returns uint8 `(n, 1, 48, 48)`: the images that `rows`, ascending, picks.
+
+        Raises:
+            UserError: a shard cannot be read any more.
+        """
         result = np.empty((len(rows), 1, SIDE, SIDE), np.uint8)
         numbers = rows // shards.SHARD
         for number in np.unique(numbers):
             chosen = numbers == number
-            pixels = np.load(shard_path(self.folder, number), mmap_mode="r")
+            path = shard_path(self.folder, number)
+            try:
+                pixels = np.load(path, mmap_mode="r")
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise UserError(
+                    f"{path} cannot be read any more: {reason}; if another preparation writes to "
+                    "this folder, wait for its end, and run the same command again"
+                ) from error
             result[chosen, 0] = pixels[rows[chosen] - number * shards.SHARD]
         return result
 
@@ -252,7 +264,10 @@ def _decode(layout: Layout, rows: range) -> tuple[np.ndarray, dict[int, str], st
     the bytes that they were decoded from.
     """
     pixels, faults = np.zeros((len(rows), SIDE, SIDE), np.uint8), {}
-    column = header_of(layout.table).index("pixels") if layout.table else 0
+    header = header_of(layout.table) if layout.table else ["pixels"]
+    if "pixels" not in header:
+        raise UserError(f"{layout.table} has changed while it was read; run the same command again")
+    column = header.index("pixels")
     state = shards.new_digest()
     for place, content in enumerate(shards.contents(layout, rows)):
         shards.add_content(state, content)

@@ -165,6 +165,28 @@ def test_killed_run_continues(tmp_path, monkeypatch):
     )
 
 
+def test_shards_that_another_preparation_has_removed(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "data", 20)
+
+    def ends(splits, seed):
+        shutil.rmtree(tmp_path / "out" / SCRATCH)
+        return complete(splits, seed)
+
+    monkeypatch.setattr(preparation, "complete", ends)
+    with pytest.raises(UserError, match="000000.npy cannot be read any more: .* No such file"):
+        prepared(tmp_path / "data", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_table_that_changes_while_it_is_read(tmp_path):
+    table = tmp_path / "fer2013.csv"
+    table.write_text("emotion,pixels\n" + "0,1 2 3 4\n1,4 3 2 1\n" * 35)
+    layout = find_layout(table)
+    table.write_text("a,b\n" * 70)
+    with pytest.raises(UserError, match="fer2013.csv has changed while it was read"):
+        reading.read_images(layout, tmp_path, quiet=True)
+
+
 def test_class_that_a_split_lacks(tmp_path):
     write_pictures(tmp_path / "data" / "train", 4)
     write_pictures(tmp_path / "data" / "test", 4)
