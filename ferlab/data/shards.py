@@ -5,6 +5,7 @@ these are the same, else it is read anew.
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -135,8 +136,10 @@ def write_shard(path: Path, pixels: np.ndarray, record: Record) -> None:
     Raises:
         UserError: a file cannot be written.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, pixels)
+    content = io.BytesIO()  # to a file, NumPy writes by C, and has no reason where that fails
+    np.save(content, pixels)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
     write_text(path.with_suffix(".json"), json.dumps(asdict(record)))
 
 
