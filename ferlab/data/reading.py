@@ -5,25 +5,16 @@ the shards that are there, as long as the files are as they were.
 """
 
 import contextlib
-import functools
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ferlab import pictures
-from ferlab.cores import available_cores
-from ferlab.data import shards
+from ferlab.data import shards, workers
 from ferlab.data.images import SIDE, grey_of, reason_of, resized
 from ferlab.data.layouts import Layout
 from ferlab.data.shards import KEY_SIZE, Record, shard_path
@@ -98,7 +89,7 @@ def read_images(
     fault = ""
     try:
         with (
-            contextlib.closing(_results(reader)) as results,
+            contextlib.closing(workers.results(reader)) as results,
             tqdm(total=count, unit="image", desc="reading", disable=quiet) as progress,
         ):
             for rows, shard_keys, shard_faults in results:
@@ -106,7 +97,7 @@ def read_images(
                 faults |= {rows[index]: reason for index, reason in shard_faults.items()}
                 progress.update(len(rows))
     except RuntimeError as error:  # torch raises it anywhere in this block, from a signal handler
-        if not str(error).startswith("DataLoader worker (pid"):
+        if not workers.was_killed(error):
             raise
         fault = "a process that read images was killed, maybe for want of memory"
     except OSError as error:
@@ -157,106 +148,6 @@ class _Reader(Dataset):
         record = Record(self.dataset, files, content, digest, listed, self.parts)
         shards.write_shard(path, pixels, record)
         return rows, keys, faults
-
-
-def _results(reader: _Reader) -> Iterator[tuple[range, np.ndarray, dict[int, str]]]:
-    """Yields the items of `reader`, in order, computed by as many processes as there are cores.
-
-    Threads would wait for each other: a face of 48x48 is decoded in 15 microseconds.
-
-    Raises:
-        UserError: as an item.
-        OSError: a process cannot be started.
-        RuntimeError: a process was killed.
-    """
-    workers, threads = min(available_cores(), len(reader)), cv2.getNumThreads()
-    cv2.setNumThreads(1)  # a forked process would wait for OpenCV's threads, which it lacks
-    fault = None
-    try:
-        with _interrupts_held() as on_interrupt:
-            items = iter(_loader(reader, workers if workers > 1 else 0, on_interrupt))
-        for item in items:
-            if isinstance(item, UserError):
-                fault = item
-                break
-            yield item
-    finally:
-        cv2.setNumThreads(threads)
-    if fault:
-        del items  # ends the processes: they must not write while a caller clears up
-        raise fault
-
-
-def _loader(reader: _Reader, workers: int, on_interrupt: Callable | signal.Handlers) -> DataLoader:
-    """Returns a loader of `reader`, in this process where no others can be had."""
-    try:
-        multiprocessing.Lock()
-    except OSError:  # no /dev/shm
-        workers = 0
-    if not _can_start(3 * workers):  # a worker's process, and a thread of each side's queue
-        workers = 0
-    return DataLoader(
-        reader,
-        batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        worker_init_fn=functools.partial(_begin_worker, on_interrupt, os.getpid()),
-        # processes that are not forked import torch for seconds
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-    )
-
-
-def _can_start(count: int) -> bool:
-    """Whether so many processes or threads can be started beside those there are (`ulimit -u`).
-
-    A DataLoader that can start only some of them leaves them running, and prints tracebacks.
-    """
-    end, started = threading.Event(), []
-    try:
-        for _ in range(count):
-            thread = threading.Thread(target=end.wait)
-            thread.start()
-            started.append(thread)
-    except RuntimeError:
-        return False
-    finally:
-        end.set()
-        for thread in started:
-            thread.join()
-    return True
-
-
-def _as_it_is(item):
-    return item
-
-
-def _begin_worker(on_interrupt: Callable | signal.Handlers, parent: int, _: int) -> None:
-    signal.signal(signal.SIGINT, on_interrupt)
-    if os.getppid() != parent:
-        _exit()  # torch looks after the parent from here on, and would take another for it
-
-
-def _exit(*_) -> None:
-    os._exit(0)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[Callable | signal.Handlers]:
-    """Holds Ctrl-C back while processes are started: Python and torch would lose it.
-
-    Yields what the processes do at Ctrl-C: they end without a traceback, unless it is ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield signal.SIG_IGN
-        return
-    came = []
-    handler = signal.signal(signal.SIGINT, lambda *_: came.append(True))
-    try:
-        yield _exit if callable(handler) else signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if came and callable(handler):
-        handler(signal.SIGINT, None)
 
 
 def _decode(layout: Layout, rows: range) -> tuple[np.ndarray, dict[int, str], str]:

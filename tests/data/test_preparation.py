@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import striped_face, write_pictures
 from ferlab.constants import CLASS_NAMES
-from ferlab.data import preparation, reading, shards
+from ferlab.data import preparation, reading, shards, workers
 from ferlab.data.layouts import find_layout
 from ferlab.data.partition import complete, people_of
 from ferlab.data.preparation import SCRATCH, prepare
@@ -127,7 +127,7 @@ def test_killed_run_continues(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD", 10)
     prepared(tmp_path / "data", tmp_path / "whole")
     decoded, decode = [], reading._decode
-    monkeypatch.setattr(reading, "available_cores", lambda: 1)  # in this process, to count
+    monkeypatch.setattr(workers, "available_cores", lambda: 1)  # in this process, to count
 
     def killed(layout, rows):
         if rows.start >= 60:
@@ -220,7 +220,7 @@ def test_any_number_of_worker_processes_gives_the_same_files(
     shards_of_ten, tmp_path, monkeypatch, cores
 ):
     for count, name in ((1, "one"), (cores, "many")):
-        monkeypatch.setattr(reading, "available_cores", lambda count=count: count)
+        monkeypatch.setattr(workers, "available_cores", lambda count=count: count)
         _, described = prepared(shards_of_ten, tmp_path / name)
         assert [entry["file"] for entry in described["skipped"]] == ["happy/15.png"]
     assert_equal_splits(tmp_path / "one", tmp_path / "many")
@@ -228,7 +228,7 @@ def test_any_number_of_worker_processes_gives_the_same_files(
 
 def test_machine_without_shared_memory_reads_in_one_process(shards_of_ten, tmp_path, monkeypatch):
     prepared(shards_of_ten, tmp_path / "one")
-    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
 
     def none(*args, **kwargs):
         raise FileNotFoundError(2, "No such file or directory")
@@ -241,7 +241,7 @@ def test_machine_without_shared_memory_reads_in_one_process(shards_of_ten, tmp_p
 def test_user_who_may_start_no_further_process_reads_in_one(shards_of_ten, tmp_path, monkeypatch):
     """At `ulimit -u`: a process fails like a thread."""
     prepared(shards_of_ten, tmp_path / "one")
-    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
     start, others = threading.Thread.start, threading.active_count()
 
     def limited(thread):
@@ -261,7 +261,7 @@ def test_process_that_cannot_be_started_is_one_line(shards_of_ten, tmp_path, mon
     def refused():
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
     monkeypatch.setattr(os, "fork", refused)
     with pytest.raises(UserError, match="cannot start a process .* Resource temporarily"):
         prepared(shards_of_ten, tmp_path / "out")
@@ -279,7 +279,7 @@ def test_fault_while_a_shard_is_read_is_one_line(tmp_path, monkeypatch, error, c
         raise error
 
     monkeypatch.setattr(shards, "contents", failing)
-    monkeypatch.setattr(reading, "available_cores", lambda: cores)
+    monkeypatch.setattr(workers, "available_cores", lambda: cores)
     with pytest.raises(UserError, match="not enough memory|cannot read .*fer2013.csv: No such"):
         prepared(table, tmp_path / "out")
 
@@ -295,7 +295,7 @@ def test_worker_process_killed_while_its_parent_is_elsewhere(shards_of_ten, tmp_
         update(progress, count)
 
     monkeypatch.setattr(reading.tqdm, "update", killed)
-    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
     with pytest.raises(UserError, match="a process that read images was killed"):
         prepared(shards_of_ten, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
@@ -311,7 +311,7 @@ def test_killed_worker_process_is_one_line(shards_of_ten, tmp_path, monkeypatch)
         return decode(layout, rows)
 
     monkeypatch.setattr(reading, "_decode", killed)
-    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
     with pytest.raises(UserError, match="a process that read images was killed"):
         prepared(shards_of_ten, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
@@ -323,7 +323,7 @@ def test_fault_in_a_worker_process_is_one_line(shards_of_ten, tmp_path, monkeypa
         raise UserError(f"cannot write {path.name}: No space left on device")
 
     monkeypatch.setattr(shards, "write_shard", full)
-    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
     with pytest.raises(UserError, match="^cannot write 000000.npy: No space left on device$"):
         prepared(shards_of_ten, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
@@ -333,6 +333,6 @@ def test_fault_in_a_worker_process_is_one_line(shards_of_ten, tmp_path, monkeypa
 def test_worker_process_whose_parent_was_killed_before_it_began_ends():
     child = os.fork()
     if not child:
-        reading._begin_worker(signal.SIG_DFL, -1, 0)
+        workers._begin_worker(signal.SIG_DFL, -1, 0)
         os._exit(7)
     assert os.waitpid(child, 0)[1] == 0

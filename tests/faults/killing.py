@@ -74,7 +74,7 @@ class Writer:
 def writers(inputs: Path, out: Path) -> dict[str, Writer]:
     """Returns all writers by name; makes what they read in `inputs`, they write to `out`."""
     from conftest import make_split, write_pictures
-    from ferlab.data import reading, shards
+    from ferlab.data import shards, workers
     from ferlab.data.splits import save_splits
 
     sizes = {"train": (12, 0), "val": (5, 1), "test": (5, 2)}
@@ -85,7 +85,7 @@ def writers(inputs: Path, out: Path) -> dict[str, Writer]:
         for split in ("train", "validation"):
             write_pictures(folder / split, 6, seed=2 * number + (split == "train"))
         shutil.make_archive(str(folder), "zip", folder)
-    shards.SHARD, reading.available_cores = 16, lambda: 2  # six shards, read by two processes
+    shards.SHARD, workers.available_cores = 16, lambda: 2  # six shards, read by two processes
     splits = ["train_data.pt", "val_data.pt", "test_data.pt"]
     to = ["--data-dir", data, "--results-dir", out]
     model = [*to, "--quiet", "--targets", "votes"]

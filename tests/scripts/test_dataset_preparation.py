@@ -12,7 +12,7 @@ from PIL import Image
 
 import dataset_preparation
 from conftest import REAL_VOTES, refused, run_script, striped_face, write_pictures
-from ferlab.data import reading, shards
+from ferlab.data import reading, shards, workers
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.splits import CLASS_NAMES, load_split
 
@@ -242,7 +242,7 @@ def read_part(source, target, shard, *flags):
 def decoded_shards(monkeypatch):
     """Returns a list to which the first row of each shard that is decoded from now on is added."""
     decoded, decode = [], reading._decode
-    monkeypatch.setattr(reading, "available_cores", lambda: 1)  # in this process, to count
+    monkeypatch.setattr(workers, "available_cores", lambda: 1)  # in this process, to count
 
     def counted(layout, rows):
         decoded.append(rows.start)
