@@ -27,7 +27,7 @@ def located(text: str) -> str:
     this program: `python ../faces/softmax.py`.
     """
     folder = os.path.dirname(sys.argv[0])
-    if not folder or Path(folder).resolve() != ROOT:
+    if Path.cwd() == ROOT or not folder or Path(folder).resolve() != ROOT:
         return text
     place = shlex.quote(os.path.join(folder, ""))
     return re.sub(r"\bpython (?=\w+\.py\b)", lambda _: f"python {place}", text)

@@ -12,24 +12,24 @@ RUN = "python softmax.py --resume and: python -m pip"
 
 
 @pytest.mark.parametrize(
-    ("typed", "expected"),
+    ("folder", "typed", "expected"),
     [
-        ("softmax.py", RUN),
-        ("./softmax.py", RUN.replace("softmax", "./softmax")),
-        ("../{name}/softmax.py", RUN.replace("softmax", "../{name}/softmax")),
-        ("{root}/softmax.py", RUN.replace("softmax", "{root}/softmax")),
-        ("/usr/bin/pytest", RUN),
+        ("", "softmax.py", RUN),
+        ("", "{root}/softmax.py", RUN),
+        ("tests", "../softmax.py", RUN.replace("softmax", "../softmax")),
+        ("tests", "{root}/softmax.py", RUN.replace("softmax", "{root}/softmax")),
+        ("tests", "/usr/bin/pytest", RUN),
     ],
 )
-def test_script_is_named_as_the_present_one_was_typed(typed, expected, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    places = {"name": ROOT.name, "root": ROOT}
-    monkeypatch.setattr(sys, "argv", [typed.format(**places)])
-    assert located(RUN) == expected.format(**places)
+def test_script_is_named_as_the_present_one_was_typed(folder, typed, expected, monkeypatch):
+    monkeypatch.chdir(ROOT / folder)
+    monkeypatch.setattr(sys, "argv", [typed.format(root=ROOT)])
+    assert located(RUN) == expected.format(root=ROOT)
     assert located(located(RUN)) == located(RUN)
 
 
 def test_folder_with_a_space_is_quoted(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a b").symlink_to(ROOT)
     monkeypatch.setattr(sys, "argv", [f"{tmp_path}/a b/softmax.py"])
     assert located("python softmax.py -h") == f"python '{tmp_path}/a b/'softmax.py -h"
