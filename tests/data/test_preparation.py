@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -242,18 +244,22 @@ def test_user_who_may_start_no_further_process_reads_in_one(shards_of_ten, tmp_p
     """At `ulimit -u`: a process fails like a thread."""
     prepared(shards_of_ten, tmp_path / "one")
     monkeypatch.setattr(workers, "available_cores", lambda: 2)
-    start, others = threading.Thread.start, threading.active_count()
 
-    def limited(thread):
-        if threading.active_count() >= others + 4:
-            raise RuntimeError("can't start new thread")
-        start(thread)
+    class Limited(threading.Thread):
+        started: ClassVar = []
 
-    monkeypatch.setattr(threading.Thread, "start", limited)
+        def start(self):
+            if len(self.started) == 4:
+                raise RuntimeError("can't start new thread")
+            self.started.append(self)
+            super().start()
+
+    limited = SimpleNamespace(**vars(threading) | {"Thread": Limited})
+    monkeypatch.setattr(workers, "threading", limited)
     monkeypatch.setattr(os, "fork", None)
     prepared(shards_of_ten, tmp_path / "two")
     assert_equal_splits(tmp_path / "one", tmp_path / "two")
-    assert threading.active_count() == others
+    assert len(Limited.started) == 4 and not any(thread.is_alive() for thread in Limited.started)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")

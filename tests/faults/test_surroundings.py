@@ -6,7 +6,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from test_bad_input import files_below, main
 
 from conftest import ROOT, drawn_frame, make_split
+from ferlab import cli
 from ferlab.data.splits import load_split, save_splits
 from model_runs import SMALL
 
@@ -133,16 +133,20 @@ def test_no_home_and_few_handles(name, images, data_dir, results, tmp_path):
     assert not (tmp_path / "results").exists(), "everything is where it was asked for"
 
 
-@pytest.mark.filterwarnings("ignore:tqdm:disabling monitor")
-def test_no_further_thread(images, tmp_path, capfd, monkeypatch):
-    """At `ulimit -u`, or a container's limit of processes."""
+@pytest.mark.parametrize("fault", ["can't start new thread", "something else"])
+def test_no_further_thread(fault, capfd):
+    """At `ulimit -u`, or a container's limit of processes; other errors are no user's."""
 
-    def refused(*args, **kwargs):
-        raise RuntimeError("can't start new thread")
+    @cli.command
+    def script(argv):
+        raise RuntimeError(fault)
 
-    monkeypatch.setattr(threading.Thread, "start", refused)
-    assert main("dataset_preparation", ["--source", images, "--data-dir", tmp_path, "--quiet"]) == 1
-    assert "can't start new thread; end other programs" in error_of(capfd)
+    if fault == "something else":
+        with pytest.raises(RuntimeError):
+            script([])
+    else:
+        assert script([]) == 1
+        assert "can't start new thread; end other programs" in error_of(capfd)
 
 
 @pytest.mark.slow
