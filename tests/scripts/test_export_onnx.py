@@ -95,8 +95,7 @@ def test_the_output_of_the_script(export, exported, exported_int8):
     )
     assert f"wrote {exported_int8} (int8, " in export.stdout
     assert export.stdout.count(", accuracy 0.") == export.stdout.count(" (torch 0.") == 2
-    live = f"{ROOT}/live_inference.py"
-    assert f"next: python {live} --weights {exported_int8}" in export.stdout
+    assert f"next: python live_inference.py --weights {exported_int8}" in export.stdout
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
