@@ -27,7 +27,7 @@ def serialised(content: dict) -> bytes:
     """Returns what `torch.save` makes of `content`; the bytes don't depend on a file's name."""
     buffer = io.BytesIO()  # a full disk is then an OSError, not a RuntimeError of torch's writer
     torch.save(content, buffer)
-    return buffer.getvalue()
+    return buffer.getvalue()  # Python 3.12.1 crashes where a failed write held `getbuffer()`
 
 
 def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:

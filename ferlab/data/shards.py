@@ -139,7 +139,7 @@ def write_shard(path: Path, pixels: np.ndarray, record: Record) -> None:
     content = io.BytesIO()  # to a file, NumPy writes by C, and has no reason where that fails
     np.save(content, pixels)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())
     write_text(path.with_suffix(".json"), json.dumps(asdict(record)))
 
 
