@@ -11,7 +11,6 @@ means. Writes `comparison.txt` and `comparison.png` there, and prints the text, 
 
 import argparse
 import itertools
-import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -38,7 +37,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ferlab.cli import wrapped
-from ferlab.commands import located
+from ferlab.commands import stage_command
 from ferlab.evaluation.plots import plot_comparison
 from ferlab.evaluation.runs import (
     Run,
@@ -85,11 +84,9 @@ def main(argv: list[str] | None = None) -> int:
     write_text(folder / "comparison.txt", text)
     plot_comparison(folder / "comparison.png", split, rows)
     wrote = f"wrote {folder / 'comparison.txt'} and {folder / 'comparison.png'}"
-    following = ["python", "live_inference.py"]
     own = folder / "advanced_model.pth"
-    if folder != cli.RESULTS_DIR and own.is_file():
-        following += ["--weights", str(own)]
-    print(f"{text}\n{wrote}; next: {located(shlex.join(following))}")
+    flags = ["--weights", str(own)] if folder != cli.RESULTS_DIR and own.is_file() else []
+    print(f"{text}\n{wrote}; next: {stage_command('live_inference.py', *flags)}")
     return 0
 
 

@@ -13,14 +13,13 @@ benchmarks/export.py.
 
 import argparse
 import importlib
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferlab import cli
-from ferlab.commands import located, preparation_command
+from ferlab.commands import preparation_command, stage_command
 from ferlab.files import UserError, atomic_path
 from ferlab.live.weights import default_weights
 
@@ -199,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
         quantised = to_int8(proto, calibration.images)
         output = output.with_name(f"{output.stem}_int8{output.suffix}")
         write(output, describe(quantised, content, "int8"), check, "int8")
-    print(located(f"next: python live_inference.py --weights {shlex.quote(str(output))}"))
+    print(f"next: {stage_command('live_inference.py', '--weights', str(output))}")
     return 0
 
 

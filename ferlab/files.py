@@ -79,7 +79,7 @@ def _locked_file(path: Path) -> tuple[int, Path]:
         if fcntl:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
+        if os.path.exists(name):
             return handle, Path(name)
         os.close(handle)  # before it was locked, another process took it for a leftover
 

@@ -64,7 +64,7 @@ def resized(pixels: torch.Tensor) -> np.ndarray:
 
 
 def plain_grey(content: bytes) -> np.ndarray | None:
-    """Decodes a grey 48x48 baseline JPEG or PNG, which preprocessing leaves as it is, fast.
+    """Decodes a grey 48x48 baseline JPEG or PNG, which preprocessing does not change, fast.
 
     A test holds it to `preprocess` of `read_pixels`, to the bit. Decoding takes a tenth of the
     time.

@@ -32,6 +32,12 @@ def prepared(source, target, **flags):
     return layout, prepare(layout, target, quiet=True, **flags)
 
 
+def assert_equal_splits(one, two):
+    for split in ("train", "val", "test"):
+        names = [folder / f"{split}_data.pt" for folder in (one, two)]
+        assert names[0].read_bytes() == names[1].read_bytes()
+
+
 @pytest.mark.parametrize("side", [48, 32])
 def test_rows_of_pixels_are_the_images(tmp_path, side):
     rng = np.random.default_rng(0)
@@ -118,10 +124,8 @@ def test_size_of_shards_and_parts_does_not_matter(tmp_path, monkeypatch):
         monkeypatch.setattr(shards, "SHARD", size)
         monkeypatch.setattr(preparation, "PART", size)
         prepared(tmp_path / "data", tmp_path / name)
-    for split in ("train", "val", "test"):
-        one, two = (tmp_path / folder / f"{split}_data.pt" for folder in "ab")
-        assert one.read_bytes() == two.read_bytes()
-        assert not (tmp_path / "a" / SCRATCH).exists()
+    assert_equal_splits(tmp_path / "a", tmp_path / "b")
+    assert not (tmp_path / "a" / SCRATCH).exists()
 
 
 def test_killed_run_continues(tmp_path, monkeypatch):
@@ -158,9 +162,7 @@ def test_killed_run_continues(tmp_path, monkeypatch):
     assert sorted(decoded) == [0, 20, *range(60, 140, 10)], "what is whole and as it was is kept"
     monkeypatch.setattr(reading, "_decode", decode)
     prepared(tmp_path / "data", tmp_path / "fresh")
-    for split in ("train", "val", "test"):
-        one, two = (tmp_path / folder / f"{split}_data.pt" for folder in ("out", "fresh"))
-        assert one.read_bytes() == two.read_bytes()
+    assert_equal_splits(tmp_path / "out", tmp_path / "fresh")
     assert (
         load_split(tmp_path / "out", "train").digest()
         != load_split(tmp_path / "whole", "train").digest()
@@ -200,11 +202,14 @@ def test_class_that_a_split_lacks(tmp_path):
 
 # -- worker processes ----------------------------------------------------------------------------
 
+forked = pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
 
-def assert_equal_splits(one, two):
-    for split in ("train", "val", "test"):
-        names = [folder / f"{split}_data.pt" for folder in (one, two)]
-        assert names[0].read_bytes() == names[1].read_bytes()
+
+def refuse_and_clear(source, target, message):
+    """Requires that a preparation ends with a message, and leaves no file and no process."""
+    with pytest.raises(UserError, match=message):
+        prepared(source, target)
+    assert not list(target.iterdir()) and not multiprocessing.active_children()
 
 
 @pytest.fixture
@@ -262,7 +267,7 @@ def test_user_who_may_start_no_further_process_reads_in_one(shards_of_ten, tmp_p
     assert len(Limited.started) == 4 and not any(thread.is_alive() for thread in Limited.started)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+@forked
 def test_process_that_cannot_be_started_is_one_line(shards_of_ten, tmp_path, monkeypatch):
     def refused():
         raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -290,9 +295,9 @@ def test_fault_while_a_shard_is_read_is_one_line(tmp_path, monkeypatch, error, c
         prepared(table, tmp_path / "out")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+@forked
 def test_worker_process_killed_while_its_parent_is_elsewhere(shards_of_ten, tmp_path, monkeypatch):
-    """Torch raises its exception from a signal handler: wherever the main thread is."""
+    """Torch raises its exception from a signal handler, at any place in the main thread."""
     update = reading.tqdm.update
 
     def killed(progress, count):
@@ -302,12 +307,10 @@ def test_worker_process_killed_while_its_parent_is_elsewhere(shards_of_ten, tmp_
 
     monkeypatch.setattr(reading.tqdm, "update", killed)
     monkeypatch.setattr(workers, "available_cores", lambda: 2)
-    with pytest.raises(UserError, match="a process that read images was killed"):
-        prepared(shards_of_ten, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
+    refuse_and_clear(shards_of_ten, tmp_path / "out", "a process that read images was killed")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+@forked
 def test_killed_worker_process_is_one_line(shards_of_ten, tmp_path, monkeypatch):
     parent, decode = os.getpid(), reading._decode
 
@@ -318,24 +321,22 @@ def test_killed_worker_process_is_one_line(shards_of_ten, tmp_path, monkeypatch)
 
     monkeypatch.setattr(reading, "_decode", killed)
     monkeypatch.setattr(workers, "available_cores", lambda: 2)
-    with pytest.raises(UserError, match="a process that read images was killed"):
-        prepared(shards_of_ten, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
+    refuse_and_clear(shards_of_ten, tmp_path / "out", "a process that read images was killed")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+@forked
 def test_fault_in_a_worker_process_is_one_line(shards_of_ten, tmp_path, monkeypatch):
     def full(path, pixels, record):
         raise UserError(f"cannot write {path.name}: No space left on device")
 
     monkeypatch.setattr(shards, "write_shard", full)
     monkeypatch.setattr(workers, "available_cores", lambda: 2)
-    with pytest.raises(UserError, match="^cannot write 000000.npy: No space left on device$"):
-        prepared(shards_of_ten, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir()) and not multiprocessing.active_children()
+    refuse_and_clear(
+        shards_of_ten, tmp_path / "out", "^cannot write 000000.npy: No space left on device$"
+    )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
+@forked
 def test_worker_process_whose_parent_was_killed_before_it_began_ends():
     child = os.fork()
     if not child:
