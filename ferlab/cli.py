@@ -33,6 +33,7 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
     def wrapped(argv: list[str] | None = None) -> int:
         if signal.getsignal(signal.SIGINT) == _stop_at_once:  # see `before_imports`
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        _open_closed_streams()
         try:
             return main(argv) or 0
         except UserError as error:
@@ -73,6 +74,14 @@ def before_imports(parser: argparse.ArgumentParser, known: bool = False) -> None
     parser.parse_known_args() if known else parser.parse_args()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop_at_once)
+
+
+def _open_closed_streams() -> None:
+    """Opens the standard streams that the caller has closed (`2>&-`): without this the next file
+    that is opened takes a stream's number, and what a C library prints is written into it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest free number is taken: 0, 1, 2
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _stop_at_once(number: int, frame: object) -> None:

@@ -133,6 +133,23 @@ def test_no_home_and_few_handles(name, images, data_dir, results, tmp_path):
     assert not (tmp_path / "results").exists(), "everything is where it was asked for"
 
 
+@pytest.mark.parametrize("name", ["preparation", "training", "video"])
+def test_closed_streams(name, images, data_dir, results, tmp_path):
+    """With `<&- >&- 2>&-` the files are the same, and none of them gets what libraries print."""
+    written = []
+    for closing in (lambda: None, lambda: os.closerange(0, 3)):
+        out = tmp_path / str(len(written))
+        script, flags = writer(name, out, images, data_dir, results)
+        command = [sys.executable, ROOT / f"{script}.py", *flags]
+        command = [str(part) for part in command if part != "--quiet"]
+        done = subprocess.run(command, stdout=-1, stderr=-1, preexec_fn=closing, timeout=120)
+        assert done.returncode == 0, done.stderr
+        written.append(files_below(out))
+    assert written[0].keys() == written[1].keys()
+    unequal = {file for file in written[0] if written[0][file] != written[1][file]}
+    assert not any(file.endswith((".pt", ".npz", "a.csv")) for file in unequal), unequal
+
+
 @pytest.mark.parametrize("fault", ["can't start new thread", "something else"])
 def test_no_further_thread(fault, capfd):
     """At `ulimit -u`, or a container's limit of processes; other errors are no user's."""
