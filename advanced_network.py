@@ -19,7 +19,7 @@ differ in width, depth, resolution and epochs alone. What each ingredient gives:
 import argparse
 import sys
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.constants import IMAGE_SIZE
 from ferlab.files import UserError
 
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser())  # torch takes seconds to import
+    entry.before_imports(parser())  # torch takes seconds to import
 
 import torch
 from torch import nn
@@ -189,7 +189,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
     )
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args = parser().parse_args(argv)

@@ -11,7 +11,7 @@ seven, although nothing of the image is used.
 import argparse
 import sys
 
-from ferlab import cli
+from ferlab import cli, entry
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser())  # torch takes seconds to import
+    entry.before_imports(parser())  # torch takes seconds to import
 
 import torch
 from torch import nn
@@ -48,7 +48,7 @@ class MajorityClass(nn.Module):
         return self.log_fractions.expand(len(images), -1)
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args = parser().parse_args(argv)

@@ -13,7 +13,7 @@ known in another. That is what the CNN adds.
 import argparse
 import sys
 
-from ferlab import cli
+from ferlab import cli, entry
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser())  # torch takes seconds to import
+    entry.before_imports(parser())  # torch takes seconds to import
 
 import torch
 from torch import nn
@@ -84,7 +84,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
     )
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args = parser().parse_args(argv)

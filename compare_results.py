@@ -15,7 +15,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from ferlab import cli
+from ferlab import cli, entry
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser())  # scipy takes a second to import
+    entry.before_imports(parser())  # scipy takes a second to import
 
 import numpy as np
 from scipy.stats import binomtest
@@ -57,7 +57,7 @@ HOW_TO_READ = (
 )
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     folder = parser().parse_args(argv).results_dir

@@ -26,7 +26,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.commands import stage_command
 from ferlab.constants import FORMS
 from ferlab.files import require_writable, write_text
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser())  # torch takes seconds to import
+    entry.before_imports(parser())  # torch takes seconds to import
 
 from ferlab.data.layouts import Layout, find_layout
 from ferlab.data.preparation import PARTS, prepare, prepare_part
@@ -153,7 +153,7 @@ def votes_summary(report: dict | None) -> list[str]:
     ]
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args = parser().parse_args(argv)

@@ -19,9 +19,42 @@ import sys
 import urllib.request
 from pathlib import Path
 
+from ferlab import cli, entry
+
+DATA_DIR = Path("data")
+VOTES_NAME = "fer2013new.csv"
+VOTES_URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{VOTES_NAME}"
+VOTES_TIMEOUT = 20  # seconds without an answer
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the script's parser."""
+    result = cli.parser(__doc__)
+    source = result.add_mutually_exclusive_group()
+    source.add_argument(
+        "--archive", type=Path, metavar="ZIP", help="zip to unpack instead of downloading one"
+    )
+    source.add_argument(
+        "--sample", action="store_true", help="draw the sample images and a video, without votes"
+    )
+    result.add_argument(
+        "--votes",
+        type=Path,
+        metavar="FILE",
+        help=f"FER+'s {VOTES_NAME}, to copy instead of downloading it",
+    )
+    result.add_argument("--data-dir", type=Path, default=DATA_DIR, help="folder to write to")
+    result.add_argument(
+        "--force", action="store_true", help="download, unpack or draw again what is complete"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    entry.before_imports(parser())
+
 import numpy as np
 
-from ferlab import cli
 from ferlab.commands import stage_command
 from ferlab.data.archive import is_complete, replace_folder, unpack
 from ferlab.data.complete import write_record
@@ -29,11 +62,6 @@ from ferlab.data.kaggle_client import NAME, PROXY, fetch_from_kaggle, trusted
 from ferlab.data.layouts import Layout, find_layout
 from ferlab.data.votes import HEADER, mostly_rows, read_table
 from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
-
-DATA_DIR = Path("data")
-VOTES_NAME = "fer2013new.csv"
-VOTES_URL = f"https://raw.githubusercontent.com/microsoft/FERPlus/master/{VOTES_NAME}"
-VOTES_TIMEOUT = 20  # seconds without an answer
 
 
 def draw_sample(target: Path) -> None:
@@ -129,30 +157,7 @@ def next_command(data_dir: Path, sample: bool, votes: bool = False) -> str:
     return stage_command("dataset_preparation.py", *flags, data_dir=splits)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns the script's parser."""
-    result = cli.parser(__doc__)
-    source = result.add_mutually_exclusive_group()
-    source.add_argument(
-        "--archive", type=Path, metavar="ZIP", help="zip to unpack instead of downloading one"
-    )
-    source.add_argument(
-        "--sample", action="store_true", help="draw the sample images and a video, without votes"
-    )
-    result.add_argument(
-        "--votes",
-        type=Path,
-        metavar="FILE",
-        help=f"FER+'s {VOTES_NAME}, to copy instead of downloading it",
-    )
-    result.add_argument("--data-dir", type=Path, default=DATA_DIR, help="folder to write to")
-    result.add_argument(
-        "--force", action="store_true", help="download, unpack or draw again what is complete"
-    )
-    return result
-
-
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     arguments = parser()

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from ferlab import cli
+from ferlab import cli, entry
 
 MODELS = ("softmax", "basic_nn", "advanced")
 
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser())  # torch takes seconds to import
+    entry.before_imports(parser())  # torch takes seconds to import
 
 from torch import nn
 from tqdm import tqdm
@@ -69,7 +69,7 @@ def load_models(folder: Path, targets: str) -> dict[str, tuple[nn.Module, dict]]
     return found
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args = parser().parse_args(argv)

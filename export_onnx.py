@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.commands import preparation_command, stage_command
 from ferlab.files import UserError, atomic_path
 from ferlab.live.weights import default_weights
@@ -163,7 +163,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the export; returns the exit code."""
     args = make_parser().parse_args(argv)

@@ -33,7 +33,7 @@ os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")  # seconds a camera may stall
 
-from ferlab import cli
+from ferlab import entry
 from ferlab.files import UserError
 from ferlab.live import flags
 from ferlab.live.weights import default_weights, describe
@@ -166,7 +166,7 @@ def run_server(args: argparse.Namespace) -> None:
     server.serve(faces, address, opened)
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags and runs the demo; returns the exit code."""
     args = make_parser().parse_args(argv)

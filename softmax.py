@@ -14,7 +14,7 @@ template with which the class is recognised. A shape that moves away from its pl
 import argparse
 import sys
 
-from ferlab import cli
+from ferlab import cli, entry
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser())  # torch takes seconds to import
+    entry.before_imports(parser())  # torch takes seconds to import
 
 import torch
 from torch import nn
@@ -65,7 +65,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
     )
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args = parser().parse_args(argv)

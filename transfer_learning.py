@@ -19,7 +19,7 @@ import functools
 import sys
 from pathlib import Path
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.files import UserError
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2")
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser())  # torch takes seconds to import
+    entry.before_imports(parser())  # torch takes seconds to import
 
 import torch
 from torch import nn
@@ -197,7 +197,7 @@ def setup(args: argparse.Namespace) -> stage.Setup:
     )
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args = parser().parse_args(argv)

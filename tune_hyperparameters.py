@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.files import UserError, require_writable
 
 SEARCH = {  # the searched flags of each script
@@ -156,7 +156,7 @@ def search(study, job: Job, splits: dict, args: argparse.Namespace) -> None:
             study.optimize(objective, timeout=seconds, callbacks=[enough, show])
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args, extra = parser().parse_known_args(argv)

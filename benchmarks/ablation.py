@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import advanced_network
-from ferlab import cli
+from ferlab import cli, entry
 
 RECIPE = "the recipe"
 VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe that no flag sets
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser(), known=True)
+    entry.before_imports(parser(), known=True)
 
 import numpy as np
 import torch
@@ -148,7 +148,7 @@ def table(rows: dict[str, dict], targets: str) -> str:
     return "\n".join(lines)
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     args, more = parser().parse_known_args(argv)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from advanced_network import CNN
 from benchmarks.tables import read_rows
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.constants import CLASS_NAMES
 from ferlab.data.splits import gray_levels, load_split
 from ferlab.files import UserError
@@ -99,7 +99,7 @@ def agreement(
     return correct, float(np.mean(expected))
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)

@@ -32,7 +32,7 @@ import cv2
 import numpy as np
 
 from benchmarks.serve import ROOT, encoded_frames, visit
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.sample.dataset import clip_frames
 
 PROGRAMS = ("file", "camera", "server", "training")
@@ -225,7 +225,7 @@ MEASURES = {
 }
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     args = parser().parse_args(argv)

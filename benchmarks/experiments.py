@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.constants import ROOT
 from ferlab.files import UserError, atomic_path, read_json
 
@@ -73,7 +73,7 @@ def read_table() -> list[dict]:
         return list(csv.DictReader(file))
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Adds the rows; returns the exit code."""
     args = parser().parse_args(argv)

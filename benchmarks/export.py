@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from advanced_network import CNN
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.data.splits import load_split
 from ferlab.export import PACKAGES, describe, to_int8, to_onnx
 from ferlab.live.classifier import Classifier
@@ -85,7 +85,7 @@ def milliseconds(networks: list[Network], images: np.ndarray, seconds: float) ->
     return [1e3 * float(np.median(spent)) for spent in times]
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     threads = reserve_detector_core()

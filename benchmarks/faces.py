@@ -20,7 +20,7 @@ import cv2
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.tables import read_rows
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.files import UserError
 from ferlab.live.boxes import Box, iou, scaled
 from ferlab.live.detection import MAX_WIDTH, HaarDetector, limit_width, load_cascade
@@ -85,7 +85,7 @@ def program(path: Path) -> Iterator[list[Box]]:
     source.close()
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.constants import REFERENCE_DIR
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.before_imports(parser(), known=True)
+    entry.before_imports(parser(), known=True)
 
 import torch
 from matplotlib.ticker import NullLocator
@@ -194,7 +194,7 @@ def _ratio(fraction: float) -> str:
     return "all" if fraction == 1 else f"1/{1 / fraction:g}"
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     args, more = parser().parse_known_args(argv)

@@ -31,7 +31,7 @@ from advanced_network import CNN
 from benchmarks.plain_loop import Plain, all_cores, frames_of, resized
 from benchmarks.tables import read_rows
 from benchmarks.webcam import RATE, BufferedCamera, Probe
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.files import UserError
 from ferlab.live.app import LiveOptions, LiveRun
 from ferlab.live.classifier import Classifier
@@ -189,7 +189,7 @@ def clips(
         yield resized(video, new, folder), f"{new[0]}x{new[1]}"
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.constants import MEAN, STD
 from ferlab.data.splits import CLASS_NAMES, IMAGE_SIZE, gray_levels, load_split, split_path
 from ferlab.files import UserError
@@ -76,7 +76,7 @@ def mapped(path: Path) -> torch.Tensor:
     return torch.load(path, weights_only=True, mmap=True)["images"]
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch.nn import functional as F
 
-from ferlab import cli, stage
+from ferlab import cli, entry, stage
 from ferlab.evaluation.runs import Run, read_correct, read_folder
 from ferlab.files import UserError
 
@@ -77,7 +77,7 @@ def judged(run: Run) -> bool:
     return run.parameters > 0 and run.targets == "labels"
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)

@@ -22,7 +22,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.data.folders import split_folders
 from ferlab.data.layouts import find_layout
 from ferlab.data.preparation import prepare
@@ -50,7 +50,7 @@ def plain_loop(source: Path, workers: int) -> torch.Tensor:
     return torch.cat([images for images, _ in loader])
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)

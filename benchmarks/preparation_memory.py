@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 import cv2
 import numpy as np
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.constants import CLASS_NAMES
 from ferlab.data.layouts import Layout
 from ferlab.data.partition import complete, remove_duplicates
@@ -112,7 +112,7 @@ def memory_of_join(count: int) -> int:
     return tracemalloc.get_traced_memory()[1] + sum(map(sys.getsizeof, names))
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.data.splits import CLASS_NAMES, IMAGE_SIZE, Split, save_splits
 from ferlab.files import UserError
 
@@ -55,7 +55,7 @@ def images_per_second(script: str, processes: int, threads: int, flags: list[str
     return json.loads(metrics.read_text(encoding="utf-8"))["run"]["images_per_second"]
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = cli.parser(__doc__)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from ferlab import cli
+from ferlab import cli, entry
 from ferlab.live.onnx_classifier import require_packages
 from ferlab.live.sources import open_source
 
@@ -115,7 +115,7 @@ def measure(frames: list[bytes], rate: float, visitors: int, seconds: float) -> 
     return f"{visitors:8}{each:18.1f}{median:12.0f}{high:18.0f}{1e3 * spent / len(latencies):16.1f}"
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     args = parser().parse_args(argv)

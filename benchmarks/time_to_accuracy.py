@@ -29,7 +29,7 @@ from torchvision import transforms
 from tqdm import tqdm
 
 import advanced_network
-from ferlab import cli, stage
+from ferlab import cli, entry, stage
 from ferlab.constants import IMAGE_SIZE
 from ferlab.data.splits import Split, gray_levels
 from ferlab.training.device import choose_device, choose_precision, describe_machine, precision_name
@@ -166,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-@cli.command
+@entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     flags = parser().parse_args(argv)

@@ -1,92 +1,20 @@
-"""What all command lines have in common: parser, exit codes, shared flags. Needs no torch."""
+"""What all command lines have in common: parser and shared flags. Needs no torch."""
 
 import argparse
-import functools
-import os
 import re
-import signal
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from ferlab.commands import default_results_dir, located
+from ferlab.commands import default_results_dir
 from ferlab.constants import DATA_DIR as DATA_DIR
 from ferlab.constants import RESULTS_DIR as RESULTS_DIR
-from ferlab.files import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 TARGETS = ("labels", "votes")
 LARGEST_SEED = 2**32 - 1  # that NumPy takes
 LARGEST = 1e37  # of a number; Adam works with ten times a learning rate, which float32 still holds
-
-
-def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
-    """Wraps a script's `main(argv)` so that it returns an exit code and never a traceback
-    for what a user can cause: 0 done, 1 failed with one line on stderr, 130 on Ctrl-C.
-
-    argparse itself ends with 2 on bad usage.
-    """
-
-    @functools.wraps(main)
-    def wrapped(argv: list[str] | None = None) -> int:
-        if signal.getsignal(signal.SIGINT) == _stop_at_once:  # see `before_imports`
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        _open_closed_streams()
-        try:
-            return main(argv) or 0
-        except UserError as error:
-            rank = int(os.environ.get("RANK", 0))  # under torchrun
-            who = f"rank {rank}: " if rank else ""
-            print(f"error: {who}{shown(error)}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt as interrupt:
-            hint = f": {located(str(interrupt))}" if interrupt.args else ""
-            print(f"\nstopped{hint}", file=sys.stderr)
-            return 130
-        except RuntimeError as error:
-            if "can't start new thread" not in str(error):  # Python has no class of its own for it
-                raise
-            print(f"error: {error}; end other programs, or raise `ulimit -u`", file=sys.stderr)
-            return 1
-        except BrokenPipeError:  # `python script.py | head`: nobody reads any more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-
-    return wrapped
-
-
-def shown(error: Exception) -> str:
-    """Returns an error's message as one line: file names may hold line breaks and escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in located(str(error)))
-
-
-def before_imports(parser: argparse.ArgumentParser, known: bool = False) -> None:
-    """Ends a script at `--help`, at bad usage and at Ctrl-C before its heavy imports are done.
-
-    Until `command` takes over, Ctrl-C ends the process without a traceback.
-
-    Args:
-        parser: the script's parser.
-        known: flags that the parser does not have are left alone.
-    """
-    parser.parse_known_args() if known else parser.parse_args()
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, _stop_at_once)
-
-
-def _open_closed_streams() -> None:
-    """Opens the standard streams that the caller has closed (`2>&-`): without this the next file
-    that is opened takes a stream's number, and what a C library prints is written into it."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # the lowest free number is taken: 0, 1, 2
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-
-
-def _stop_at_once(number: int, frame: object) -> None:
-    os.write(2, b"\nstopped\n")
-    os._exit(130)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

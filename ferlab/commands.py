@@ -79,6 +79,19 @@ def next_command(name: str, data_dir: Path, results_dir: Path, targets: str) -> 
     )
 
 
+def install_command() -> str:
+    """Returns the command by which the packages of the project can be imported."""
+    place = "" if Path.cwd() == ROOT else shlex.quote(f"{ROOT}{os.sep}")
+    activate = f"source {place}.venv/bin/activate"
+    if os.name == "nt":
+        activate = rf"{place}.venv\Scripts\activate"
+    if sys.prefix != sys.base_prefix:  # in an environment
+        return f"pip install -r {place}requirements.txt"
+    if (ROOT / ".venv").is_dir():
+        return activate
+    return f"python -m venv {place}.venv && {activate} && pip install -r {place}requirements.txt"
+
+
 def command_line() -> str:
     """Returns the command that repeats what this program does, as a person types it.
 

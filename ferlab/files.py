@@ -20,7 +20,7 @@ CHECKSUM = "checksum"  # key in JSON files
 
 
 class UserError(Exception):
-    """A fault that a user can cause and mend: `cli.command` shows it as one line, exit 1.
+    """A fault that a user can cause and mend: `entry.command` shows it as one line, exit 1.
 
     The message names what is wrong, the file, and where there is one the command that mends it.
     """

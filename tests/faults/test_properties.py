@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ferlab.cli import shown
 from ferlab.constants import CLASS_NAMES
 from ferlab.data.annotations import read_raf_db
 from ferlab.data.classes import parse_class_map
 from ferlab.data.layouts import find_layout
 from ferlab.data.tables import pixels_of_row
 from ferlab.data.votes import COLUMNS, Votes, read_table, summarise
+from ferlab.entry import shown
 from ferlab.evaluation.calibration import calibration_error, cross_entropy, fit_temperature
 from ferlab.evaluation.metrics import evaluate
 from ferlab.files import UserError

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from test_bad_input import files_below, main
 
-from conftest import ROOT, drawn_frame, make_split
-from ferlab import cli
+from conftest import ROOT, assert_one_line_error, drawn_frame, make_split
+from ferlab import entry
 from ferlab.data.splits import load_split, save_splits
 from model_runs import SMALL
 
@@ -150,11 +150,28 @@ def test_closed_streams(name, images, data_dir, results, tmp_path):
     assert not any(file.endswith((".pt", ".npz", "a.csv")) for file in unequal), unequal
 
 
+@pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))
+def test_packages_that_are_not_installed(script, tmp_path):
+    """A Python without the project's packages: `-S` leaves all that pip has installed."""
+    flags = ["softmax.py"] if script.startswith("tune") else []
+    command = [sys.executable, "-S", ROOT / script, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert_one_line_error(done, "the Python package", "pip install -r", str(ROOT))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_library_that_is_not_installed():
+    error = ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+    assert entry.missing(error).startswith("libGL.so.1 is missing")
+    assert entry.missing(ImportError("cannot import name 'a' from 'b'")) is None
+    assert entry.missing(ModuleNotFoundError(name="ferlab.evaluation")) is None
+
+
 @pytest.mark.parametrize("fault", ["can't start new thread", "something else"])
 def test_no_further_thread(fault, capfd):
     """At `ulimit -u`, or a container's limit of processes; other errors are no user's."""
 
-    @cli.command
+    @entry.command
     def script(argv):
         raise RuntimeError(fault)
 

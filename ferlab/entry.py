@@ -1,0 +1,110 @@
+"""How a script starts and ends: imports, exit codes, one line on stderr for each fault."""
+
+import argparse
+import functools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from types import TracebackType
+
+from ferlab.commands import install_command, located
+from ferlab.files import UserError
+
+
+def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
+    """Wraps a script's `main(argv)` so that it returns an exit code and never a traceback
+    for what a user can cause: 0 done, 1 failed with one line on stderr, 130 on Ctrl-C.
+
+    argparse itself ends with 2 on bad usage.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: list[str] | None = None) -> int:
+        if signal.getsignal(signal.SIGINT) == _stop_at_once:  # see `before_imports`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        _open_closed_streams()
+        try:
+            return main(argv) or 0
+        except UserError as error:
+            rank = int(os.environ.get("RANK", 0))  # under torchrun
+            who = f"rank {rank}: " if rank else ""
+            print(f"error: {who}{shown(error)}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as interrupt:
+            hint = f": {located(str(interrupt))}" if interrupt.args else ""
+            print(f"\nstopped{hint}", file=sys.stderr)
+            return 130
+        except ImportError as error:
+            line = missing(error)
+            if line is None:
+                raise
+            print(f"error: {line}", file=sys.stderr)
+            return 1
+        except RuntimeError as error:
+            if "can't start new thread" not in str(error):  # Python has no class of its own for it
+                raise
+            print(f"error: {error}; end other programs, or raise `ulimit -u`", file=sys.stderr)
+            return 1
+        except BrokenPipeError:  # `python script.py | head`: nobody reads any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+
+    return wrapped
+
+
+def shown(error: Exception) -> str:
+    """Returns an error's message as one line: file names may hold line breaks and escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in located(str(error)))
+
+
+def before_imports(parser: argparse.ArgumentParser, known: bool = False) -> None:
+    """Ends a script at `--help`, at bad usage and at Ctrl-C before its heavy imports are done.
+
+    Until `command` takes over, Ctrl-C and a missing package end the process without a traceback.
+
+    Args:
+        parser: the script's parser.
+        known: flags that the parser does not have are left alone.
+    """
+    parser.parse_known_args() if known else parser.parse_args()
+    sys.excepthook = _report_missing
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop_at_once)
+
+
+def missing(error: ImportError) -> str | None:
+    """Returns what is not installed and the command that installs it; None for other faults."""
+    name = (error.name or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and not name.startswith("ferlab"):
+        return f"the Python package {name} is not installed in {sys.prefix}; {install_command()}"
+    library = re.search(r"(\S+\.so\S*): cannot open shared object file", str(error))
+    if library is None:
+        return None
+    return (
+        f"{library[1]} is missing, a library of the system; "
+        "on Debian and Ubuntu, those of OpenCV are in: sudo apt-get install libgl1 libglib2.0-0"
+    )
+
+
+def _report_missing(kind: type, error: BaseException, trace: TracebackType | None) -> None:
+    """A `sys.excepthook`, after which Python ends with exit code 1."""
+    line = missing(error) if isinstance(error, ImportError) else None
+    if line is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        print(f"error: {line}", file=sys.stderr)
+
+
+def _open_closed_streams() -> None:
+    """Opens the standard streams that the caller has closed (`2>&-`): without this the next file
+    that is opened takes a stream's number, and what a C library prints is written into it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest free number is taken: 0, 1, 2
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _stop_at_once(number: int, frame: object) -> None:
+    os.write(2, b"\nstopped\n")
+    os._exit(130)
