@@ -50,7 +50,7 @@ def camera_number(text: str) -> int | None:
     """Returns the number of the camera that `text` names, None if it names none; -1 is the first
     camera that opens.
     """
-    if re.fullmatch(r"-1|\d+", text):
+    if re.fullmatch(r"-1|\d{1,9}", text):  # longer numbers do not fit OpenCV's int
         return int(text)
     device = re.fullmatch(r"/dev/video(\d+)", os.path.realpath(text))  # also of /dev/v4l/by-id/...
     return int(device[1]) if device else None
@@ -64,7 +64,7 @@ def local_path(text: str) -> Path | None:
         return mounted / text[3:].replace("\\", "/").lstrip("/") if mounted.is_dir() else Path(text)
     if text.lower().startswith("file:"):
         return Path(url2pathname(urlsplit(text).path))
-    return None if "://" in text else Path(text).expanduser()
+    return None if "://" in text else Path(os.path.expanduser(text))
 
 
 def open_path(path: Path, fps: float | None = None, name: str = "") -> FileSource:

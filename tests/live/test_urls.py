@@ -4,6 +4,7 @@ import http.server
 import re
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,6 +28,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.logins.append(self.headers.get("Authorization"))
         if self.path == "/live":
             return self.send_live()
+        if self.path == "/half.png":
+            return self.send_half()
         path = self.server.folder / self.path.strip("/").split("?")[0]
         if not path.is_file():
             return self.send_error(404)
@@ -42,6 +45,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         self.wfile.write(content[start:])
+
+    def send_half(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "20000")
+        self.end_headers()
+        self.wfile.write(bytes(10_000))
+        self.server.stalled.wait(20)
 
     def send_live(self):
         self.send_response(200)
@@ -117,9 +127,14 @@ def test_a_copy_is_deleted(server, capsys):
     assert server.logins == ["Basic bWU6cGFAc3M="]
     said = capsys.readouterr().err
     assert said == f"downloading {server.url}/photo.png\n", "no password"
-    from pathlib import Path
-
     assert not Path(frame.name).exists()
+
+
+def test_a_download_that_stalls(server, monkeypatch):
+    monkeypatch.setattr(urls, "ASK_SECONDS", 0.3)
+    reason = r"half\.png cannot be downloaded: the server does not answer within 0\.3 s; check"
+    with pytest.raises(UserError, match=reason):
+        open_source(f"{server.url}/half.png")
 
 
 def test_the_reason_why_a_url_cannot_be_opened(server):
