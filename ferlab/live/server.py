@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ferlab.cores import available_cores
 from ferlab.files import UserError
@@ -34,10 +33,10 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).with_name("page")
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 LARGEST_MESSAGE = 4_000_000  # bytes; a frame of 640x480 has about 50,000
-WAITING_MESSAGES = 2  # of a visitor who does not wait for answers; the others stay in the network
+WAITING_MESSAGES = 2  # read ahead of a visitor who does not wait for answers
 VISITORS = 32  # at the same time
 SEND_SECONDS = 10.0  # after which a visitor who reads no answers is disconnected
-REFUSED = 1008  # WebSocket's code for a violated policy: the browser does not try again
+REFUSED = 1008  # WebSocket's code for a violated policy: the page does not connect again
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self' blob:; frame-ancestors 'none'",
@@ -75,6 +74,8 @@ class Address:
             name = socket.gethostname()
         elif self.host in LOCAL_HOSTS:
             name = "localhost"
+        elif ":" in name:  # IPv6
+            name = f"[{name}]"
         query = f"?token={token}" if token else ""
         if self.domain:
             return f"https://{self.domain}/{query}"
@@ -87,8 +88,9 @@ class Faces:
     Args:
         make_pipeline: returns a new pipeline; the classifier is the same in all.
         model: description of the weights.
+        class_names: the classes, in the order of the probabilities.
         min_confidence: minimum probability for a label.
-        token: what the link must have; empty for none.
+        token: the token that the link must have; empty for none.
     """
 
     def __init__(
@@ -161,13 +163,13 @@ class Faces:
 
 def has_token(connection: "HTTPConnection", token: str) -> bool:
     """Whether the link of a request has the token."""
-    return secrets.compare_digest(connection.query_params.get("token", ""), token)
+    return secrets.compare_digest(connection.query_params.get("token", "").encode(), token.encode())
 
 
 def same_origin(connection: "HTTPConnection") -> bool:
     """Whether a WebSocket was opened by this server's page; programs send no origin."""
     origin = connection.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == connection.headers.get("host")
+    return origin is None or origin.partition("://")[2] == connection.headers.get("host")
 
 
 def application(faces: Faces, hosts: Sequence[str]) -> "Starlette":
