@@ -383,6 +383,25 @@ def test_picture_in_the_browser(served, open_page, clip, tmp_path):
     shows(page, "status", "no face")
 
 
+def test_a_camera_that_opens_after_a_picture_is_dropped(served, open_page, clip, tmp_path):
+    page = open_page(served[0])
+    page.evaluate("""() => {
+        const devices = navigator.mediaDevices;
+        window.stream = devices.getUserMedia({ video: true });
+        const allowed = new Promise((resolve) => { window.allow = resolve; });
+        devices.getUserMedia = () => allowed.then(() => window.stream);
+    }""")
+    page.click("#camera")
+    cv2.imwrite(str(tmp_path / "face.png"), clip[0])
+    page.set_input_files("#file", tmp_path / "face.png")
+    shows(page, "status", "1 face")
+    page.evaluate("() => window.allow()")
+    end = time.monotonic() + 10
+    while page.evaluate("async () => (await window.stream).active"):
+        assert time.monotonic() < end, "the camera is still on"
+    assert page.is_visible("#image") and not page.is_visible("#video")
+
+
 def test_two_pages_and_a_server_that_stops_and_starts(classifier, open_page):
     with running(classifier) as (address, _):
         pages = [open_page(address) for _ in range(2)]
