@@ -67,7 +67,7 @@ def load_classifier(path: Path, threads: int) -> "Classifier | OnnxClassifier":
             f"{path} needs {error.name}; install it with: pip install -r requirements.txt, "
             "or use a .onnx file as --weights"
         ) from error
-    return Classifier(path, "advanced", CNN, threads)
+    return Classifier(path, CNN, threads)
 
 
 def open_detector(name: str, model: Path | None) -> "HaarDetector | YuNetDetector":

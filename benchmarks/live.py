@@ -82,7 +82,7 @@ def run_live(
     options = LiveOptions(min_confidence=default("min_confidence"), quiet=True, explain=explain)
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
-        classifier = Classifier(weights, "advanced", CNN, threads, precision)
+        classifier = Classifier(weights, CNN, threads, precision)
         pipeline = Pipeline(
             HaarDetector(), classifier, default("smoothing"), default("classify_rate")
         )
@@ -142,7 +142,7 @@ def measure_latencies(
 
 def face_latencies(weights: Path, precision: str) -> list[float]:
     """Returns the median milliseconds to classify and to explain one face, nothing else running."""
-    classifier = Classifier(weights, "advanced", CNN, reserve_detector_core(), precision)
+    classifier = Classifier(weights, CNN, reserve_detector_core(), precision)
     face, result = np.zeros((96, 96, 3), np.uint8), []
     for call in (lambda: classifier([face]), lambda: classifier.explain([face], [0])):
         seconds = []

@@ -26,7 +26,6 @@ class Classifier:
 
     Args:
         path: the weights file.
-        name: the model's name in file names.
         build: builds the network from the config in the file.
         threads: number of torch's threads; by default as it is.
         precision: "float32", "bfloat16" or "auto" (see `device.choose_precision`).
@@ -43,14 +42,13 @@ class Classifier:
     def __init__(
         self,
         path: Path,
-        name: str,
         build: Callable[..., nn.Module],
         threads: int | None = None,
         precision: str = "auto",
     ):
         if threads:
             torch.set_num_threads(threads)
-        model, content = load_model(path, name, build)
+        model, content = load_model(path, "advanced", build)
         self.class_names = tuple(content["class_names"])
         self.temperature = content["temperature"]
         self.targets = content["run"].get("targets")

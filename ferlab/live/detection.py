@@ -59,15 +59,14 @@ def load_cascade(name: str = CASCADE) -> "cv2.CascadeClassifier":
 class HaarDetector:
     """Detects frontal faces in whole frames with the Haar cascade; can be called by many threads.
 
-    Args:
-        width: maximum width of the frame, pixels; wider ones are resized to it; 0: no maximum.
-        min_side: side of the smallest face, pixels of the resized frame.
+    Attributes:
+        width: maximum width of the frame, pixels; wider ones are resized to it.
     """
 
     every_frame, thread_safe = False, True  # a detection takes 20 to 60 ms
+    width = MAX_WIDTH
 
-    def __init__(self, width: int = MAX_WIDTH, min_side: int = MIN_SIDE):
-        self.width, self.min_side = width, min_side
+    def __init__(self) -> None:
         self._of_thread = threading.local()
         self._cascades()  # a missing cascade is reported here
 
@@ -101,9 +100,8 @@ class HaarDetector:
     ) -> tuple[list[Box], list[Box]]:
         """Returns faces and doubtful boxes of a gray image, in pixels of the frame."""
         cascade, verifier = self._cascades()
-        side = (self.min_side, self.min_side)
         boxes, numbers = cascade.detectMultiScale2(
-            resized, step, minNeighbors=neighbours, minSize=side
+            resized, step, minNeighbors=neighbours, minSize=(MIN_SIDE, MIN_SIDE)
         )
         boxes = [tuple(map(int, box)) for box in boxes]
         found = verifier(resized, boxes, [int(number) for number in numbers], certain, agreeing)
@@ -116,15 +114,18 @@ class YuNetDetector:
 
     Args:
         model: the `face_detection_yunet_*.onnx` of OpenCV's model zoo.
-        width: maximum width of the frame, pixels; wider ones are resized to it.
+
+    Attributes:
+        width: as that of `HaarDetector`.
 
     Raises:
         UserError: the file is missing or is not such a model.
     """
 
     every_frame, thread_safe = True, False
+    width = 320
 
-    def __init__(self, model: Path, width: int = 320):
+    def __init__(self, model: Path):
         if not model.is_file():
             raise UserError(
                 f"{model} is missing; get face_detection_yunet_2023mar.onnx from "
@@ -132,11 +133,10 @@ class YuNetDetector:
                 "or use --detector haar"
             )
         try:
-            self.network = cv2.FaceDetectorYN.create(str(model), "", (width, width), 0.7)
-            self.network.detect(np.zeros((width, width, 3), np.uint8))
+            self.network = cv2.FaceDetectorYN.create(str(model), "", (self.width, self.width), 0.7)
+            self.network.detect(np.zeros((self.width, self.width, 3), np.uint8))
         except (cv2.error, AttributeError) as error:
             raise UserError(f"{model} is not a YuNet model; use --detector haar") from error
-        self.width = width
 
     def __call__(self, frame: np.ndarray, gray: np.ndarray) -> tuple[list[Box], list[Box]]:
         """Returns the boxes of the faces, and none in doubt; same arguments as `HaarDetector`."""
@@ -186,8 +186,8 @@ class LocalDetector:
 
 
 def limit_width(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
-    """Returns an image at most `width` pixels wide (0: unchanged), and the factor of reduction."""
-    scale = image.shape[1] / width if width else 1.0
+    """Returns an image at most `width` pixels wide, and the factor of reduction."""
+    scale = image.shape[1] / width
     if scale <= 1:
         return image, 1.0
     size = (width, max(1, round(image.shape[0] / scale)))

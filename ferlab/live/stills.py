@@ -26,8 +26,8 @@ def boxes_in_still(
         gray: uint8 `(H, W)`, the same frame.
     """
     boxes, (height, width) = detector.in_still(frame, gray), gray.shape
-    missed = round(1.3 * MIN_SIDE * width / detector.width) if detector.width else 0
-    if width <= detector.width or missed <= SMALLEST:
+    missed = round(1.3 * MIN_SIDE * width / detector.width)
+    if missed <= SMALLEST:
         return boxes
     in_tile = copy.copy(detector)
     in_tile.width = TILE

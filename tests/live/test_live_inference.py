@@ -159,7 +159,7 @@ def test_max_frames_and_min_confidence(sample, weights, tmp_path, capsys):
 
 def test_the_whole_network_and_the_fast_one_agree(weights):
     """Folded, packed and in bfloat16, it predicts what the plain network predicts."""
-    classifier = Classifier(weights, "advanced", CNN)
+    classifier = Classifier(weights, CNN)
     content = torch.load(weights, weights_only=True)
     model = CNN(**content["config"])
     model.load_state_dict(content["state_dict"])
@@ -186,9 +186,9 @@ def test_a_torch_without_the_packing_operators(weights, monkeypatch):
 
     rng = np.random.default_rng(0)
     face = rng.integers(0, 255, (90, 90, 3), np.uint8)
-    expected = Classifier(weights, "advanced", CNN)([face])
+    expected = Classifier(weights, CNN)([face])
     monkeypatch.setattr(PackedConvolution, "__init__", missing)
-    assert np.abs(Classifier(weights, "advanced", CNN)([face]) - expected).max() < 0.02
+    assert np.abs(Classifier(weights, CNN)([face]) - expected).max() < 0.02
 
 
 # -- images --------------------------------------------------------------------------------------

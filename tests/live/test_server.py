@@ -42,7 +42,7 @@ FRAMES = 24  # of the drawn clip
 
 @pytest.fixture(scope="module")
 def classifier():
-    return Classifier(REFERENCE_DIR / "votes" / "advanced_model.pth", "advanced", CNN, threads=1)
+    return Classifier(REFERENCE_DIR / "votes" / "advanced_model.pth", CNN, threads=1)
 
 
 @pytest.fixture(scope="module")

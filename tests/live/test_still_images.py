@@ -187,7 +187,7 @@ def test_yunet_searches_a_large_photo_in_tiles(monkeypatch):
             return 1, np.array(found, np.float32) if found else None
 
     detector = YuNetDetector.__new__(YuNetDetector)
-    detector.network, detector.width = Network(), 320
+    detector.network = Network()
     image = picture(0, (2200, 3200, 3))
     places = [(40, 40, 60, 60), (1900, 1890, 60, 60), (3100, 1900, 60, 60), (300, 900, 400, 400)]
     for x, y, w, h in places:
