@@ -44,11 +44,6 @@ if TYPE_CHECKING:  # everything heavy is imported after the flags are parsed
     from ferlab.live.onnx_classifier import OnnxClassifier
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser."""
-    return flags.parser(__doc__)
-
-
 def load_classifier(path: Path, threads: int) -> "Classifier | OnnxClassifier":
     """Returns the classifier of a weights file, or of a .onnx file, which needs no torch.
 
@@ -103,13 +98,13 @@ def run(args: argparse.Namespace) -> None:
             "it was exported from: --weights FILE.pth"
         )
     options = LiveOptions(
-        args.min_confidence,
-        args.output,
-        args.log,
-        args.max_frames,
-        args.quiet,
-        args.codec,
-        args.explain,
+        min_confidence=args.min_confidence,
+        output=args.output,
+        log=args.log,
+        max_frames=args.max_frames,
+        quiet=args.quiet,
+        codec=args.codec,
+        explain=args.explain,
     )
     live = None
     try:
@@ -169,7 +164,7 @@ def run_server(args: argparse.Namespace) -> None:
 @entry.command
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags and runs the demo; returns the exit code."""
-    args = make_parser().parse_args(argv)
+    args = flags.parser(__doc__).parse_args(argv)
     if args.serve is not None:
         run_server(args)
         return 0

@@ -33,17 +33,16 @@ from benchmarks.tables import read_rows
 from benchmarks.webcam import RATE, BufferedCamera, Probe
 from ferlab import cli, entry
 from ferlab.files import UserError
+from ferlab.live import flags
 from ferlab.live.app import LiveOptions, LiveRun
 from ferlab.live.classifier import Classifier
 from ferlab.live.detection import HaarDetector
-from ferlab.live.flags import frame_size
 from ferlab.live.frames import FileSource
 from ferlab.live.pipeline import STAGES, Pipeline, reserve_detector_core
 from ferlab.live.streams import LiveSource
 from ferlab.live.videos import open_video
 from ferlab.live.weights import default_weights
 from ferlab.sample.dataset import write_sample_clip
-from live_inference import make_parser
 
 
 def read_truth(path: Path) -> list[tuple[int, int, int]]:
@@ -78,7 +77,7 @@ def run_live(
 ) -> tuple[Pipeline, float]:
     """Runs the live program without encoding; returns its pipeline and the seconds."""
     threads = reserve_detector_core()
-    default = make_parser().get_default
+    default = flags.parser(None).get_default
     options = LiveOptions(min_confidence=default("min_confidence"), quiet=True, explain=explain)
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
@@ -201,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--sizes",
-        type=frame_size,
+        type=flags.frame_size,
         nargs="+",
         default=[(640, 480), (1280, 720)],
         help="sizes of the frames",
