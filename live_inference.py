@@ -88,9 +88,13 @@ def run(args: argparse.Namespace) -> None:
     """
     from ferlab.live.app import LiveOptions, LiveRun
     from ferlab.live.pipeline import Pipeline, reserve_detector_core
-    from ferlab.live.sources import open_source
+    from ferlab.live.sources import local_path, open_source
     from ferlab.live.window import Window
 
+    source_path = local_path(args.source)
+    for path in filter(None, (args.output, args.log)):
+        if source_path and path.exists() and source_path.exists() and path.samefile(source_path):
+            raise UserError(f"{path} is the source itself; choose another name for the output")
     weights = args.weights or default_weights()
     if args.explain and weights.suffix.lower() == ".onnx":
         raise UserError(
@@ -164,13 +168,13 @@ def run_server(args: argparse.Namespace) -> None:
 @entry.command
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags and runs the demo; returns the exit code."""
-    args = flags.parser(__doc__).parse_args(argv)
+    parser = flags.parser(__doc__)
+    args = parser.parse_args(argv)
     if args.serve is not None:
+        if args.output or args.log:
+            parser.error("--serve writes no --output and no --log; the page has a CSV to download")
         run_server(args)
         return 0
-    for path in (args.output, args.log):
-        if path and path.exists() and path.resolve() == Path(args.source).resolve():
-            raise UserError(f"{path} is the source itself; choose another name for the output")
     start = time.time()
     try:
         run(args)

@@ -19,7 +19,7 @@ from test_sources import FakeCamera
 
 import live_inference
 from advanced_network import CNN
-from conftest import ROOT, assert_one_line_error, drawn_frame, run_script
+from conftest import ROOT, assert_one_line_error, drawn_frame, refused, run_script
 from ferlab.constants import CLASS_NAMES
 from ferlab.data.preprocessing import preprocess
 from ferlab.evaluation.explanations import cams, correlation
@@ -331,13 +331,13 @@ def test_one_line_for_what_is_wrong(sample, weights, tmp_path, args, part):
 
 
 def test_the_source_is_never_written_over(weights, tmp_path, capsys):
-    frame = drawn_frame([(320, 240, 90)])[0]
-    cv2.imwrite(str(tmp_path / "a.png"), frame)
-    args = ["--weights", weights, "--no-window", "--source", tmp_path / "a.png"]
-    for flag in ("--output", "--log"):
-        assert live_inference.main([*map(str, args), flag, str(tmp_path / "a.png")]) == 1
-        assert "a.png is the source itself" in capsys.readouterr().err
-    assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), frame)
+    frame, path = drawn_frame([(320, 240, 90)])[0], tmp_path / "a.png"
+    cv2.imwrite(str(path), frame)
+    for source in (path, path.as_uri()):
+        for flag in ("--output", "--log"):
+            args = ["--weights", weights, "--no-window", "--source", source, flag, path]
+            assert "a.png is the source itself" in refused(capsys, live_inference, *args)
+    assert np.array_equal(cv2.imread(str(path)), frame)
 
 
 def test_one_image_file_for_several_images(weights, tmp_path, capsys):
@@ -364,6 +364,7 @@ def test_bad_usage():
         ["--camera-size", "0x480"],
         ["--fps", "0"],
         ["--min-confidence", "2"],
+        ["--serve", "0", "--log", "faces.csv"],
     ):
         assert run_script("live_inference.py", *args).returncode == 2
 
