@@ -79,6 +79,7 @@ class LiveSource:
                 if capture is None:
                     self._entered_at = time.perf_counter() + CONNECT_SECONDS
                     capture = self.connect()
+                    continue  # unless it was given up meanwhile
                 self._entered_at = time.perf_counter()
                 there, image = capture.read() if capture.isOpened() else (False, None)
                 image = as_bgr(image) if there else None
