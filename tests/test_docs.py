@@ -19,13 +19,11 @@ from conftest import ROOT
 from ferlab import cli
 
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
-PAGES += ["CONTRIBUTING.md"] if (ROOT / "CONTRIBUTING.md").exists() else []
+PAGES += ["CONTRIBUTING.md"]
 SHELL = {"cd", "git", "source", "ssh", "sudo"}  # programs of other lines, which are not checked
 WRITES = {"--results-dir", "--output", "--log"}  # flags that name what a script writes
 TRACKED = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "data"))}
 TRACKED -= {"results", "processed_data"}
-
-
 PASS_FLAGS_ON = {  # to a model's script
     "tune_hyperparameters.py",
     "benchmarks/ablation.py",

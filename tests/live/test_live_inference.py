@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from media import film, rows_of
-from test_recording import frames_of
+from media import film, frames_of, rows_of
 from test_sources import FakeCamera
 
 import live_inference
@@ -324,10 +323,9 @@ def test_a_slow_detector_does_not_delay_a_live_source(weights, tmp_path, monkeyp
         (["--source", "sample", "--output", "x.gif"], "the name of a video ends in"),
     ],
 )
-def test_one_line_for_what_is_wrong(sample, weights, tmp_path, args, part):
+def test_one_line_for_what_is_wrong(weights, capsys, args, part):
     given = [] if "--weights" in args else ["--weights", weights]
-    result = run_script("live_inference.py", "--no-window", *given, *args)
-    assert_one_line_error(result, part)
+    assert part in refused(capsys, live_inference, "--no-window", "--quiet", *given, *args)
 
 
 def test_the_source_is_never_written_over(weights, tmp_path, capsys):
@@ -358,15 +356,20 @@ def test_foreign_weights(tmp_path):
     assert_one_line_error(result, "is not a weights file of this project")
 
 
-def test_bad_usage():
-    for args in (
+@pytest.mark.parametrize(
+    "args",
+    [
         ["--camera-size", "big"],
         ["--camera-size", "0x480"],
         ["--fps", "0"],
         ["--min-confidence", "2"],
         ["--serve", "0", "--log", "faces.csv"],
-    ):
-        assert run_script("live_inference.py", *args).returncode == 2
+    ],
+)
+def test_bad_usage(args):
+    with pytest.raises(SystemExit) as stop:
+        live_inference.main(args)
+    assert stop.value.code == 2
 
 
 def test_default_weights(weights, tmp_path, monkeypatch, capsys):

@@ -347,9 +347,10 @@ def test_any_exception_of_the_decoder_is_reported():
 def test_what_is_no_source(tmp_path):
     with pytest.raises(UserError, match=r"none\.mp4 is missing; --source takes"):
         open_source(str(tmp_path / "none.mp4"))
-    (tmp_path / "empty.mp4").write_bytes(b"")
-    with pytest.raises(UserError, match=r"empty\.mp4 is not a video that OpenCV can read"):
-        open_source(str(tmp_path / "empty.mp4"))
+    for name, content in (("empty.mp4", b""), ("notes.txt", b"no picture")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name} is not a video that OpenCV can read"):
+            open_source(str(tmp_path / name))
     with pytest.raises(UserError, match="contains no images"):
         open_source(str(tmp_path))
 

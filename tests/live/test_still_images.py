@@ -11,7 +11,6 @@ from PIL import Image
 
 from conftest import drawn_frame
 from ferlab import pictures
-from ferlab.files import UserError
 from ferlab.live import detection
 from ferlab.live.detection import HaarDetector, YuNetDetector
 from ferlab.live.sources import open_source
@@ -137,14 +136,6 @@ def test_an_animated_image_cut_short(tmp_path):
     source = open_source(str(path))
     everything(source)
     assert "cut.webp" in str(source.error)
-
-
-def test_what_is_no_image(tmp_path):
-    with pytest.raises(UserError, match="contains no images"):
-        open_source(str(tmp_path))
-    (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(UserError, match=r"notes\.txt is not a video that OpenCV can read"):
-        open_source(str(tmp_path / "notes.txt"))
 
 
 def test_small_faces_of_a_large_photo_are_detected(photo_of_faces):

@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 from media import everything, picture, write_timed, write_video
-from test_videos import EVEN
+from test_videos import EVEN, noisy_video
 
 from ferlab.files import UserError
 from ferlab.live import sources, urls
@@ -91,21 +90,11 @@ def running_server(tmp_path):
     thread.join()
 
 
-def large_video(path):
-    """A video of 2 MB whose index stands at its end."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (320, 240))
-    rng = np.random.default_rng(0)
-    for _ in range(40):
-        writer.write(rng.integers(0, 256, (240, 320, 3), np.uint8))
-    writer.release()
-    return path
-
-
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_file_on_a_server_plays_once(server, ranges):
     server.ranges = ranges
     write_video(server.folder / "clip.avi")
-    large_video(server.folder / "large.mp4")
+    noisy_video(server.folder / "large.mp4", 40, (320, 240))  # 2 MB, its index at the end
     for name, count in (("clip.avi", 25), ("large.mp4", 40)):
         source = open_source(f"{server.url}/{name}?token=secret")
         assert not source.live and source.length == count
