@@ -152,7 +152,7 @@ def run_server(args: argparse.Namespace) -> None:
     opened = server.open_port(address)
     weights = args.weights or default_weights()
     classifier = load_classifier(weights, reserve_detector_core())
-    open_detector(args.detector, args.detector_model)  # a fault shows now
+    open_detector(args.detector, args.detector_model)  # reports a fault before the first visitor
 
     def make_pipeline() -> Pipeline:
         detector = open_detector(args.detector, args.detector_model)

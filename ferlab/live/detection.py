@@ -14,17 +14,18 @@ from ferlab.live.verification import Verifier
 
 CASCADE = "haarcascade_frontalface_default.xml"
 SECOND_CASCADE = "haarcascade_frontalface_alt.xml"  # of other features, for `Verifier`
-# Scale step and neighbours of a detection in a whole frame, neighbours from which a box is a face,
-# and agreeing windows of the second cascade for others. A stream's next frames show a missed face
-# again, but a false one would stay for a while. benchmarks/faces.py counts both.
+# Of detections in whole frames: the scale step; the minimum number of neighbours of a box; the
+# number of neighbours from which a box is a face; and the number of agreeing windows of the second
+# cascade that other boxes need. In a stream a missed face is there again in the next frames, but a
+# false face stays for a while. benchmarks/faces.py counts both.
 STREAM, STILL = (1.2, 2, 14, 6), (1.1, 5, 24, 2)
 MIN_SIDE = 30  # of a face, pixels of the resized frame
 MAX_WIDTH = 960  # whole frames are resized to at most this width, pixels
 LOCAL_SIDE = 52  # local detection resizes the known face to this side, pixels
 LOCAL_MARGIN = 0.45  # of the region around the known face, as a fraction of its side
-MIN_IOU = 0.2  # of a local detection with the known face; else it is another face
+MIN_IOU = 0.2  # of a local detection with the known face; below, it is another face
 LOCAL_STEP = 1.1
-LOCAL_NEIGHBOURS = 2  # fewer than in a whole frame: the prior for a face is high there
+LOCAL_NEIGHBOURS = 2  # few: the prior for a face is high there
 
 
 def load_cascade(name: str = CASCADE) -> "cv2.CascadeClassifier":

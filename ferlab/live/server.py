@@ -1,10 +1,10 @@
 """The live demo in a browser: a page, and a WebSocket that answers each frame with its faces.
 
-The browser has the camera. It sends the next frame when the answer to the last has come, so that
-the results are of the newest frame however slow the machine is. Each visitor has a pipeline of
-their own, with their own tracks; nothing is stored.
+The browser has the camera. It sends the next frame when it has the answer to the last one, so that
+no frames queue up on a slow machine. Each visitor has a pipeline of their own, with their own
+tracks; nothing is stored.
 
-The first answer describes the model, the others the faces (see `visitor.Visitor`).
+The first message describes the model, the others the faces (see `visitor.Visitor`).
 """
 
 import asyncio
@@ -152,10 +152,9 @@ class Faces:
                 visitor.close()
 
     async def refuse(self, websocket, reason: str) -> None:
-        """Tells a visitor what is wrong, and disconnects them."""
-        with_reason = websocket.send_json({"error": reason})
+        """Sends a visitor the reason, and disconnects them."""
         try:
-            await asyncio.wait_for(with_reason, SEND_SECONDS)
+            await asyncio.wait_for(websocket.send_json({"error": reason}), SEND_SECONDS)
             await websocket.close(REFUSED)
         except (TimeoutError, RuntimeError, OSError):
             pass

@@ -47,6 +47,6 @@ def boxes_in_still(
 
 
 def is_inside(start: int, side: int, offset: int, length: int) -> bool:
-    """Whether a box does not touch an edge of its tile behind which the image goes on."""
+    """Whether a box touches no edge of its tile that lies within the image."""
     cut = (offset > 0 and start <= 1) or (offset + TILE < length and start + side >= TILE - 1)
     return not cut

@@ -1,4 +1,4 @@
-"""What a URL's server answers: whether it has a file, or why it does not; downloads of files."""
+"""Asks the server of a URL whether it has a file there, and downloads files."""
 
 import base64
 import re
@@ -53,7 +53,7 @@ def request_of(url: str) -> urllib.request.Request:
 
 
 def ask(url: str) -> Answer:
-    """Asks the server of a URL what it has there."""
+    """Asks the server of a URL what is there."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https"):

@@ -20,7 +20,7 @@ LARGEST_IMAGE = 16_000_000  # pixels
 
 
 class FrameError(Exception):
-    """A message that is not a frame; the visitor is told why."""
+    """A message that is not a frame; its text is sent to the visitor."""
 
 
 class Visitor:

@@ -4,7 +4,7 @@
 
 const STREAM_SIDE = 640;   // largest width of a frame that is sent, pixels
 const PICTURE_SIDE = 2000; // largest side of a picture that is sent, pixels
-const QUALITY = 0.85;      // of the JPEG
+const QUALITY = 0.85;      // of JPEG frames
 const CSV_ROWS = 200000;   // kept in memory; the oldest are dropped
 const RECONNECT_MS = [500, 1000, 2000, 5000];
 
@@ -12,13 +12,13 @@ const $ = (id) => document.getElementById(id);
 const video = $("video"), image = $("image"), overlay = $("overlay"), stage = $("stage");
 const scratch = document.createElement("canvas");
 
-let settings = null;       // what the server says first: class names, colours, threshold
+let settings = null;       // the server's first message: class names, colours, threshold
 let source = null;         // {kind, media}: what is shown
-let socket = null;         // of the source
+let socket = null;         // the connection for the source
 let sent = null;           // {at, width, height}: the frame whose answer has not come
-let answer = null;         // the newest
-let answers = [];          // times of the last ones
-let rows = [];             // of the CSV
+let answer = null;         // the newest answer
+let answers = [];          // times of the answers of the last two seconds
+let rows = [];             // rows of the CSV
 let frames = 0, lastTime = -1, attempts = 0, waiting = false;
 let stops = 0;             // calls of stop: a source that opens after a later one is dropped
 
