@@ -169,3 +169,7 @@ def test_results_table_is_that_of_the_reference(path):
         cells.append(f"{numbers['accuracy']:.3f} [{low:.3f}, {high:.3f}]")
     rows = [line for line in text_of("README.md").splitlines() if line.startswith("|")]
     assert any(all(cell in row for cell in cells) for row in rows), f"no row with {cells}"
+
+
+def test_readme_is_short():
+    assert len(text_of("README.md").splitlines()) <= 200
