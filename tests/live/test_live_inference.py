@@ -52,7 +52,7 @@ def sample(tmp_path_factory):
     faces = [sample_face(CLASS_NAMES[label], number, rng) for number, label in enumerate(labels)]
     images = preprocess(torch.from_numpy(np.stack(faces))[:, None])
     torch.manual_seed(0)
-    config = {"classes": classes, "widths": [16, 32, 64, 64], "blocks": 1}
+    config = {"classes": classes, "widths": [8, 16, 32, 64], "blocks": 1}
     model = CNN(**config)
     steps = EPOCHS * (FACES // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
