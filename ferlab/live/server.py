@@ -161,8 +161,9 @@ class Faces:
 
 
 def has_token(connection: "HTTPConnection", token: str) -> bool:
-    """Whether the link of a request has the token."""
-    return secrets.compare_digest(connection.query_params.get("token", "").encode(), token.encode())
+    """Whether the link of a request has the token, or none is needed."""
+    given = connection.query_params.get("token", "")
+    return not token or secrets.compare_digest(given.encode(), token.encode())
 
 
 def same_origin(connection: "HTTPConnection") -> bool:

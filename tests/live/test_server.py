@@ -228,6 +228,11 @@ def test_a_token_is_needed_where_there_is_one(classifier):
             pass
 
 
+def test_the_link_of_an_earlier_run_with_a_token_works_where_none_is_needed(served):
+    with visit(served[0], query="&token=old"):
+        pass
+
+
 def test_links():
     assert server.Address(8000).link(8000, "") == "http://localhost:8000/"
     assert server.Address(8000).token() == ""
