@@ -77,7 +77,7 @@ class LiveRun:
         if output and not source.stills:
             self.video = VideoFile(output, source.rate, source.live, options.codec)
             stack.callback(self.video.close)
-        elif output and output.suffix and source.length != 1:
+        elif output and not is_folder(output) and source.length != 1:
             raise UserError(f"--output {output}: for several images, name a folder")
         if options.log:
             self.log = FaceLog(options.log, self.class_names)
@@ -204,7 +204,7 @@ class LiveRun:
         if name in self.written:  # a.jpg and a.png
             name = f"{source.name}_annotated.png"
         self.written.add(name)
-        write_image(output if output.suffix else output / name, self.annotated)
+        write_image(output / name if is_folder(output) else output, self.annotated)
 
     def serve_window(self, frame: Frame | None) -> bool:
         """Handles keys, pauses and a video's own speed; returns False to quit."""
@@ -260,3 +260,8 @@ class LiveRun:
             face.cam = None
         if self.explained and self.frame is not None:
             self.pipeline.explain(self.frame, self.faces, self.source.stills)
+
+
+def is_folder(output: Path) -> bool:
+    """Whether `--output` names a folder for annotated images, which may not exist yet."""
+    return output.is_dir() or not output.suffix

@@ -212,10 +212,12 @@ def test_a_folder_of_images(weights, tmp_path, capsys):
     cv2.imwrite(str(folder / "a.png"), drawn_frame([(320, 240, 90)])[0])
     for name in ("b.jpg", "b.png"):
         cv2.imwrite(str(folder / name), np.full((200, 200, 3), 90, np.uint8))
-    args = ["--source", folder, "--weights", weights, "--no-window", "--output", tmp_path / "out"]
-    assert live_inference.main([str(arg) for arg in args]) == 0
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["a_annotated.png", "b.png_annotated.png", "b_annotated.png"]
+    (tmp_path / "there.already").mkdir()
+    for output in (tmp_path / "new", tmp_path / "there.already"):
+        args = ["--source", folder, "--weights", weights, "--no-window", "--output", output]
+        assert live_inference.main([str(arg) for arg in args]) == 0
+        names = sorted(path.name for path in output.iterdir())
+        assert names == ["a_annotated.png", "b.png_annotated.png", "b_annotated.png"]
     assert "b.png: no face" in capsys.readouterr().out
 
 
