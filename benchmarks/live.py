@@ -32,7 +32,7 @@ from benchmarks.plain_loop import Plain, all_cores, frames_of, resized
 from benchmarks.tables import read_rows
 from benchmarks.webcam import RATE, BufferedCamera, Probe
 from ferlab import cli, entry
-from ferlab.files import UserError
+from ferlab.files import UserError, require_file
 from ferlab.live import flags
 from ferlab.live.app import LiveOptions, LiveRun
 from ferlab.live.classifier import Classifier
@@ -179,8 +179,8 @@ def clips(
     Raises:
         UserError: the video is missing.
     """
-    if source and not source.is_file():
-        raise UserError(f"{source} is missing; name a video file with --source")
+    if source:
+        require_file(source, "name a video file with --source")
     video = source or folder / "clip.mp4"
     if not source:
         write_sample_clip(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferlab.files import UserError
+from ferlab.files import UserError, require_file
 from ferlab.live.boxes import Box, clamp, iou, scaled, to_square
 from ferlab.live.matching import shrink
 from ferlab.live.verification import Verifier
@@ -127,12 +127,11 @@ class YuNetDetector:
     width = 320
 
     def __init__(self, model: Path):
-        if not model.is_file():
-            raise UserError(
-                f"{model} is missing; get face_detection_yunet_2023mar.onnx from "
-                "github.com/opencv/opencv_zoo and pass it as --detector-model, "
-                "or use --detector haar"
-            )
+        require_file(
+            model,
+            "get face_detection_yunet_2023mar.onnx from github.com/opencv/opencv_zoo and pass it "
+            "as --detector-model, or use --detector haar",
+        )
         try:
             self.network = cv2.FaceDetectorYN.create(str(model), "", (self.width, self.width), 0.7)
             self.network.detect(np.zeros((self.width, self.width, 3), np.uint8))

@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 
 import cv2
 
-from ferlab.files import UserError
+from ferlab.files import UserError, require_file
 from ferlab.live import images, urls
 from ferlab.live.frames import FileSource, interruptible
 from ferlab.live.streams import LiveSource
@@ -71,11 +71,11 @@ def open_path(path: Path, fps: float | None = None, name: str = "") -> FileSourc
     """Opens a video, an image or a folder of images: the content decides which, not the name."""
     if path.is_dir():
         return images.open_folder(path)
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing; --source takes the number or the device file of a camera, a URL, "
-            "a video, an image, a folder of images, or: sample"
-        )
+    require_file(
+        path,
+        "--source takes the number or the device file of a camera, a URL, a video, an image, a "
+        "folder of images, or: sample",
+    )
     if images.is_image(path):
         return images.open_image(path, fps, name)
     try:

@@ -353,6 +353,8 @@ def test_what_is_no_source(tmp_path):
             open_source(str(tmp_path / name))
     with pytest.raises(UserError, match="contains no images"):
         open_source(str(tmp_path))
+    with pytest.raises(UserError, match="/dev/null is not a file; --source takes"):
+        open_source("/dev/null")
 
 
 def test_the_drawn_clip(monkeypatch, tmp_path):
