@@ -351,13 +351,6 @@ def test_one_image_file_for_several_images(weights, tmp_path, capsys):
     assert log.read_text() == "of an earlier run", "bad flags overwrite nothing"
 
 
-def test_foreign_weights(tmp_path):
-    torch.save({"state_dict": {}}, tmp_path / "foreign.pth")
-    args = ["--source", "sample", "--no-window"]
-    result = run_script("live_inference.py", *args, "--weights", tmp_path / "foreign.pth")
-    assert_one_line_error(result, "is not a weights file of this project")
-
-
 @pytest.mark.parametrize(
     "args",
     [
