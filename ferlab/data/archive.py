@@ -1,5 +1,6 @@
 """Unpacks a dataset's zip safely: nothing outside the folder, and the whole of it or nothing."""
 
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -13,7 +14,8 @@ from ferlab.data.layouts import TAR_REMEDY, NoDatasetError, find_layout
 from ferlab.files import UserError
 
 KAGGLE_IMAGES = 28_821 + 7_066  # of train and validation
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+# What zipfile raises at damaged bytes, names that are no UTF-8, encryption, unknown compression.
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError)
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -44,6 +46,8 @@ def unpack(archive: Path, target: Path) -> None:
     except DAMAGE as error:
         raise damaged(archive, error) from error
     except OSError as error:
+        if error.errno is None:  # damaged bzip2 data
+            raise damaged(archive, error) from error
         raise UserError(f"cannot unpack {archive} to {target}: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
