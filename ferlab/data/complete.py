@@ -33,7 +33,8 @@ def sizes_of(folder: Path) -> dict[str, int]:
         prefix = Path(place).relative_to(folder).as_posix() + "/"
         for name in names:
             if not is_of_system(name):
-                size = os.stat(os.path.join(place, name)).st_size
+                path = os.path.join(place, name)
+                size = os.path.getsize(path) if os.path.exists(path) else 0  # a link to nothing
                 result[prefix.removeprefix("./") + name] = size
     return result
 

@@ -174,7 +174,12 @@ def test_what_is_complete_is_unpacked_once(archive, tmp_path, monkeypatch):
 def test_a_folder_of_something_else_is_not_replaced(capsys, archive, tmp_path, monkeypatch):
     target = tmp_path / "data" / NAME
     (target / "images" / "train" / "happy").mkdir(parents=True)
-    (target / "images" / "train" / "happy" / "mine.jpg").write_bytes(b"x")
+    mine = target / "images" / "train" / "happy" / "mine.jpg"
+    mine.symlink_to("nothing")
+    line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data")
+    assert "happy/mine.jpg is not from faces.zip" in line
+    mine.unlink()
+    mine.write_bytes(b"x")
     line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data")
     assert "happy/mine.jpg is not from faces.zip; --force" in line
     line = refused(capsys, "--data-dir", tmp_path / "data")
@@ -246,6 +251,15 @@ def broken(path, kind):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr("images/train/happy/1.jpg", b"A" * 99)
         path.write_bytes(path.read_bytes().replace(b"A" * 99, b"A" * 98 + b"B"))
+    elif kind == "name":
+        make_zip(path, [("images/Ü.jpg", b"")])
+        path.write_bytes(path.read_bytes().replace("Ü".encode(), b"\xff\xff"))
+    elif kind in ("bzip2", "lzma"):
+        with zipfile.ZipFile(path, "w", getattr(zipfile, f"ZIP_{kind.upper()}")) as archive:
+            archive.writestr("images/train/happy/1.jpg", os.urandom(500))
+        data = bytearray(path.read_bytes())
+        data[80:90] = bytes(10)
+        path.write_bytes(data)
     elif kind == "encrypted":
         make_zip(path, nested=False)
         data = bytearray(path.read_bytes())
@@ -264,7 +278,7 @@ def test_tar_archive_is_told_from_a_damaged_zip(capsys, archive, tmp_path):
     assert "fer2013.tar.gz is a tar archive; unpack it with tar -xf" in line
 
 
-@pytest.mark.parametrize("kind", ["truncated", "text", "crc", "encrypted"])
+@pytest.mark.parametrize("kind", ["truncated", "text", "crc", "encrypted", "name", "bzip2", "lzma"])
 def test_damaged_zip(capsys, archive, tmp_path, kind):
     broken(archive, kind)
     line = refused(capsys, "--archive", archive, "--data-dir", tmp_path / "data")
