@@ -67,9 +67,9 @@ def class_map_of(
     Raises:
         UserError: a name is unknown, numbers have no certain meaning, or the flag does not fit.
     """
-    names = sorted(names, key=lambda name: (int(name), "") if name.isdigit() else (LAST, name))
+    names = sorted(names, key=lambda name: (int(name), "") if name.isdecimal() else (LAST, name))
     given = parse_class_map(flag, names) if flag else {}
-    numbers = {name for name in names if name.isdigit() and name not in given}
+    numbers = {name for name in names if name.isdecimal() and name not in given}
     if numbers:
         order = order or certain_order(numbers)
         if order is None or not numbers <= set(order_of(order)):

@@ -47,7 +47,7 @@ def is_class_root(root: Path, known: set[str]) -> bool:
         known: further names of classes, those of `--class-map`.
     """
     names = [plain(folder.name) for folder in subfolders(root)]
-    numbers = [name for name in names if name.isdigit()]
+    numbers = [name for name in names if name.isdecimal()]
     if any(int(name) > LARGEST_CLASS for name in numbers):
         return False
     return len(numbers) + sum(is_expression(name) or name in known for name in names) >= 2

@@ -93,17 +93,17 @@ def find_layout(
         NoDatasetError: nothing at `source`, or nothing that is known.
         UserError: it can be understood in several ways, or is damaged.
     """
-    if source.is_file():
-        root, base, read = source, source.parent, _reader_of_file(source)
-    elif source.is_dir():
-        root, read = _search(source, class_map, form)
-        base = source
-    else:
-        raise NoDatasetError(f"{source} is missing; get it with: python download_dataset.py")
     try:
+        if source.is_file():
+            root, base, read = source, source.parent, _reader_of_file(source)
+        elif source.is_dir():
+            root, read = _search(source, class_map, form)
+            base = source
+        else:
+            raise NoDatasetError(f"{source} is missing; get it with: python download_dataset.py")
         found = read(base)
     except OSError as error:
-        raise UserError(f"cannot read {error.filename or root}: {error.strerror}") from error
+        raise UserError(f"cannot read {error.filename or source}: {error.strerror}") from error
     return _understand(found, root, base, class_map, classes)
 
 

@@ -231,7 +231,9 @@ def test_class_map_of_pairs_and_of_names_in_order(tmp_path):
 
 
 def test_unknown_names_need_a_class_map(tmp_path):
-    class_folders(tmp_path, ("happy", "sad", "gloomy"))
+    class_folders(tmp_path, ("happy", "sad", "²"))  # a digit, of no number
+    assert "unknown class ²" in refused(tmp_path)
+    (tmp_path / "²").rename(tmp_path / "gloomy")
     assert "unknown class gloomy" in refused(tmp_path)
     counts, _ = found(tmp_path, class_map="gloomy=sad")
     assert counts == {"all": {"happy": 2, "sad": 4}}
@@ -366,6 +368,12 @@ def test_list_with_numbers_or_of_files_elsewhere(tmp_path):
     assert "no CSV with the columns" in refused(path)
     path = write_rows(tmp_path / "list.csv", ["path", "file", "label"], [["0.png", "0.png", "sad"]])
     assert "columns path and file both fit" in refused(path)
+
+
+def test_list_of_a_name_that_no_file_can_have(tmp_path):
+    write_rows(tmp_path / "list.csv", ["path", "label"], [["x" * 300, "sad"]])
+    text = refused(tmp_path)
+    assert text.startswith("cannot read") and text.endswith("xxx: File name too long")
 
 
 def test_csv_that_lists_no_image_does_not_hide_folders(tmp_path):
