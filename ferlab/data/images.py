@@ -39,7 +39,8 @@ def grey_of(content: bytes, box: np.ndarray | None = None) -> np.ndarray:
 
     Args:
         content: of the file.
-        box: the face (x, y, w, h), pixels of the upright image; None: the whole image.
+        box: the face (x, y, w, h), pixels of the upright image; the part that is in the image is
+            used. None: the whole image.
 
     Returns:
         uint8 `(48, 48)`.
@@ -51,8 +52,8 @@ def grey_of(content: bytes, box: np.ndarray | None = None) -> np.ndarray:
         return plain
     pixels = read_pixels(io.BytesIO(content))
     if box is not None:
-        x, y, w, h = box.clip(0).tolist()
-        pixels = pixels[:, y : y + h, x : x + w]
+        x, y, w, h = box.tolist()
+        pixels = pixels[:, max(0, y) : max(0, y + h), max(0, x) : max(0, x + w)]
         if 0 in pixels.shape:
             raise ValueError(f"the face box {box.tolist()} is outside of the image")
     return resized(pixels)

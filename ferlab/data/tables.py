@@ -1,6 +1,7 @@
 """Datasets that a CSV describes: rows of pixels as FER2013's, and lists of paths and labels."""
 
 import csv
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ SPLIT_COLUMNS = ("usage", "split", "set", "subset", "partition")
 AFFECTNET_COLUMN = "subdirectory_filepath"  # of AffectNet's training.csv and validation.csv
 AFFECTNET_OTHER = {"8": "none", "9": "uncertain", "10": "no face", "11": "none"}
 BOX_COLUMNS = ("face_x", "face_y", "face_width", "face_height")
+LARGEST = 1e9  # of a face box's numbers, pixels
 
 
 def header_of(path: Path) -> list[str]:
@@ -152,8 +154,14 @@ def read_lists(paths: list[Path], base: Path) -> Found:
         base: folder that the names are relative to.
 
     Raises:
-        UserError: a row is incomplete, or has an unknown split.
+        UserError: a row is incomplete, has an unknown split or a wrong face box; or only some of
+            the CSVs have face boxes.
     """
+    if len({set(BOX_COLUMNS) <= set(header_of(path)) for path in paths}) > 1:
+        raise UserError(
+            f"{' and '.join(map(str, paths))}: some have the columns {', '.join(BOX_COLUMNS)} and "
+            "others do not; add them to all, or remove them from all"
+        )
     affectnet = all(AFFECTNET_COLUMN in header_of(path) for path in paths)
     kind = "AffectNet's annotations" if affectnet else "CSV of paths and labels"
     found = Found(f"{kind}, {', '.join(p.name for p in paths)}", splits=[])
@@ -184,7 +192,7 @@ def _read_list(
     prefix = "" if prefix == "." else f"{prefix}/"
     file, label = column(header, PATH_COLUMNS, path), column(header, LABEL_COLUMNS, path)
     usage = column(header, SPLIT_COLUMNS, path)
-    box = [header.index(name) for name in BOX_COLUMNS if name in header]
+    boxed = set(BOX_COLUMNS) <= set(header)
     for row, cells in _rows(path):
         if len(cells) != len(header):
             raise UserError(
@@ -200,8 +208,18 @@ def _read_list(
         found.names.append(name_of_file if absolute else prefix + name_of_file)
         found.classes.append(name)
         found.splits.append(split or ("all" if usage is None else _split(cells[usage], path, row)))
-        if len(box) == len(BOX_COLUMNS):
-            boxes.append([round(float(cells[index])) for index in box])
+        if boxed:
+            boxes.append(_box([cells[header.index(name)] for name in BOX_COLUMNS], path, row))
+
+
+def _box(cells: list[str], path: Path, row: int) -> list[int]:
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(abs(number) < LARGEST for number in numbers):
+        raise UserError(f"{path}, row {row}: {','.join(cells)} is not a face box, four numbers")
+    return [round(number) for number in numbers]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

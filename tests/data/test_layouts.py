@@ -449,6 +449,13 @@ def test_affectnet_with_tables(tmp_path):
     row = layout.names.tolist().index(names[5])
     assert layout.boxes[row].tolist() == [15, 20, 30, 40], "the boxes follow their images"
     assert layout.left_out["expression 10, no face"] == 2
+    path = tmp_path / "file_lists" / "validation.csv"
+    write_rows(path, [header[0], "expression"], [[rows[0][0], 0]])
+    assert "some have the columns face_x, face_y" in refused(tmp_path)
+    for number in ("x", "nan", "1e30"):
+        rows[0][2] = number
+        write_rows(path, header, rows)
+        assert f"row 0: 10,{number},30,40 is not a face box" in refused(tmp_path)
 
 
 def test_ck(tmp_path):
