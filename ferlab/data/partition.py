@@ -122,6 +122,9 @@ def remove_duplicates(
         The splits, and a report: how many were removed from each split, how many copies are
         within one split, how many images of val and test were also in train, and the groups of
         identical images whose labels differ.
+
+    Raises:
+        UserError: nothing is left of a split.
     """
     last_first = [name for name in reversed(SPLITS) if name in splits]
     keys = np.concatenate([splits[name].keys for name in last_first])
@@ -135,6 +138,11 @@ def remove_duplicates(
     for split in last_first:
         own = groups_of[split]
         fresh = np.flatnonzero(~seen[own] | keep)
+        if not len(fresh):
+            raise UserError(
+                f"each image of the {split} split is also in another split; give it images of its "
+                "own, or keep the duplicates with --keep-duplicates"
+            )
         result[split] = splits[split][fresh]
         removed[split] = len(own) - len(fresh)
         within[split] = len(fresh) - len(np.unique(own[fresh]))

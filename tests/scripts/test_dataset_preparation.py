@@ -178,6 +178,10 @@ def test_identical_pixels_are_never_in_two_splits(tmp_path, capsys):
     described = prepare(root, tmp_path / "kept", "--keep-duplicates")
     assert sizes(tmp_path / "kept") == {"train": 31, "val": 29, "test": 28}
     assert described["duplicates"]["in_train"] == {"test": 1, "val": 2}
+    shutil.rmtree(root / "val")
+    shutil.copytree(root / "test", root / "val")
+    line = refuse(capsys, root, tmp_path / "out")
+    assert "each image of the val split is also in another split" in line
 
 
 def test_unknown_and_missing_class_folders(capsys, source, tmp_path):
