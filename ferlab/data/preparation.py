@@ -17,7 +17,7 @@ from ferlab.data.shards import digest_of_dataset, parts_there
 from ferlab.data.split_writer import write_split_file
 from ferlab.data.splits import PART, SPLITS, new_split_files, split_path
 from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, sha256, summarise
-from ferlab.files import UserError, naming_write_errors
+from ferlab.files import UserError, naming_write_errors, require_writable
 
 SCRATCH = ".preparation.tmp"  # folder of the shards, removed at the end
 PARTS = "parts"  # folder of the shards of `--shard`, which stays
@@ -59,8 +59,7 @@ def prepare_part(layout: Layout, data_dir: Path, part: tuple[int, int], quiet: b
     Raises:
         UserError: the folder has parts of another dataset, or a file cannot be written.
     """
-    folder, dataset = data_dir / PARTS, digest_of_dataset(layout)
-    folder.mkdir(exist_ok=True)
+    folder, dataset = require_writable(data_dir / PARTS), digest_of_dataset(layout)
     parts_there(folder, layout, dataset)  # raises before the work
     try:
         read_images(layout, folder, quiet, part, dataset)
@@ -101,8 +100,7 @@ def prepare(
         print(there if whole else f"{there}; what is missing is read now", flush=True)
         folder = parts
     else:
-        scratch.mkdir(exist_ok=True)
-        folder = scratch
+        folder = require_writable(scratch)
     try:
         pixels = read_images(layout, folder, quiet, dataset=dataset)
         splits, skipped = usable(layout, pixels)

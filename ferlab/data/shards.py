@@ -6,7 +6,6 @@ these are the same, else it is read anew.
 
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ferlab.data.layouts import Layout
-from ferlab.files import UserError, atomic_path, write_text
+from ferlab.files import UserError, atomic_path, read_json, write_json
 
 SHARD = 1024  # images
 KEY_SIZE = 16  # bytes of a digest
@@ -140,13 +139,13 @@ def write_shard(path: Path, pixels: np.ndarray, record: Record) -> None:
     np.save(content, pixels)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.getvalue())
-    write_text(path.with_suffix(".json"), json.dumps(asdict(record)))
+    write_json(path.with_suffix(".json"), asdict(record))
 
 
 def read_record(path: Path) -> Record | None:
-    """Returns the record of the shard at `path`; None if it has none."""
+    """Returns the record of the shard at `path`; None if it has none, or a damaged one."""
     try:
-        return Record(**json.loads(path.with_suffix(".json").read_text()))
+        return Record(**read_json(path.with_suffix(".json")))
     except (OSError, ValueError, TypeError):
         return None
 

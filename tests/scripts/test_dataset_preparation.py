@@ -13,6 +13,7 @@ from PIL import Image
 import dataset_preparation
 from conftest import REAL_VOTES, refused, run_script, striped_face, write_pictures
 from ferlab.data import reading, shards, workers
+from ferlab.data.preparation import SCRATCH
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.splits import CLASS_NAMES, load_split
 
@@ -226,6 +227,13 @@ def test_target_that_cannot_be_written(capsys, source, tmp_path):
     assert "cannot write to folder" in refuse(capsys, source, tmp_path / "file" / "out")
 
 
+@pytest.mark.parametrize(("name", "flags"), [("parts", ["--shard", "1/2"]), (SCRATCH, [])])
+def test_file_where_a_folder_is_needed(capsys, source, tmp_path, name, flags):
+    (tmp_path / name).write_text("")
+    line = refuse(capsys, source, tmp_path, *flags)
+    assert f"cannot write to folder {tmp_path / name}: File exists" in line
+
+
 def test_failure_keeps_the_older_splits(capsys, source, tmp_path):
     target = tmp_path / "out"
     prepare(source, target)
@@ -312,12 +320,14 @@ def test_part_that_is_missing_torn_or_stopped_is_read_by_the_join(
     pixels = (out / "parts" / "000011.npy").read_bytes()
     (out / "parts" / "000011.npy").write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
     (out / "parts" / "000001.json").unlink()
+    record = out / "parts" / "000008.json"
+    record.write_text(record.read_text().replace('"dataset": "', '"dataset": "0'))
     decoded = decoded_shards(monkeypatch)
     prepare(parted, out)
-    assert sorted(decoded) == [8, 32, 40, 48, 56, 80, 88]
+    assert sorted(decoded) == [8, 32, 40, 48, 56, 64, 80, 88]
     printed = capsys.readouterr().out
-    assert "parts: 7 of 12 shards" in printed
-    assert "missing: --shard 1/3, 2/3; what is missing is read now" in printed
+    assert "parts: 6 of 12 shards" in printed
+    assert "missing: --shard 1/3, 2/3, 3/3; what is missing is read now" in printed
     assert_equal_preparation(tmp_path / "one", out)
 
 
