@@ -189,7 +189,7 @@ def parts_there(folder: Path, layout: Layout, dataset: str) -> tuple[str, bool]:
     missing, parts = set(range(shard_count(layout))), set()
     for path in folder.glob("[0-9]*.json"):
         record = read_record(path)
-        if record is None:
+        if record is None or not path.stem.isdecimal():  # "000001 (2).json", of a file manager
             continue
         if record.dataset != dataset:
             raise UserError(

@@ -317,6 +317,7 @@ def test_part_that_is_missing_torn_or_stopped_is_read_by_the_join(
     out = tmp_path / "out"
     assert read_part(parted, out, "1/3") == read_part(parted, out, "3/3") == 0
     (out / "parts" / "000010.npy").write_bytes(b"torn")
+    shutil.copy(out / "parts" / "000010.json", out / "parts" / "000010 (2).json")
     pixels = (out / "parts" / "000011.npy").read_bytes()
     (out / "parts" / "000011.npy").write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
     (out / "parts" / "000001.json").unlink()
