@@ -39,7 +39,7 @@ def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
         mmap: maps the tensors from disk instead of reading them, where the file system can.
 
     Raises:
-        UserError: the file is missing, unreadable, truncated or not such a dict.
+        UserError: the file is missing, unreadable, damaged or not such a dict; too little memory.
     """
     require_file(path, remedy)
     options = {"map_location": "cpu", "weights_only": True}
@@ -52,8 +52,10 @@ def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
                 raise
             content = torch.load(path, **options)  # a file system that cannot map files
     except Exception as error:  # a damaged pickle can raise any
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EIO, errno.ENOMEM):
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise UserError(f"cannot read {path}: {error.strerror}") from error
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise UserError(f"too little memory to read {path}; end other programs") from error
         raise UserError(f"{path} is damaged or not a file of this project; {remedy}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a file of this project; {remedy}")

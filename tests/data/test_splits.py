@@ -205,12 +205,20 @@ def test_a_folder_that_cannot_be_mapped_is_read(tmp_path, monkeypatch):
     assert torch.equal(load_split(tmp_path, "val").images, split.images)
 
 
-def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EACCES, "Permission denied"), r"cannot read .*val_data\.pt: Permission denied"),
+        (OSError(errno.EMFILE, "Too many open files"), r"cannot read .*val_data\.pt: Too many"),
+        (RuntimeError("can't allocate memory"), r"too little memory to read .*val_data\.pt"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch, error, message):
     save_splits({"val": make_split(2, seed=0)}, tmp_path)
 
-    def forbidden(path, **options):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    def fails(path, **options):
+        raise error
 
-    monkeypatch.setattr(torch, "load", forbidden)
-    with pytest.raises(UserError, match=r"cannot read .*val_data\.pt: Permission denied"):
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(UserError, match=message):
         load_split(tmp_path, "val")
