@@ -45,21 +45,18 @@ def fetch_from_kaggle(folder: Path, force: bool) -> Path:
         UserError: it failed.
     """
     command = [sys.executable, "-m", "kaggle", "datasets", "download", DATASET, "-p", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--force"] if force else command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        output = _show_progress(process.stdout.fileno())
-        status = process.wait()
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt("run the same command again to resume") from interrupt
-    finally:
-        process.terminate()
-        process.wait()
+    command += ["--force"] if force else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            output = _show_progress(process.stdout.fileno())
+            process.wait()
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("run the same command again to resume") from interrupt
+        finally:
+            process.terminate()
+            process.wait()
     archive = folder / f"{NAME}.zip"
-    if status != 0 or not archive.is_file():
+    if process.returncode != 0 or not archive.is_file():
         raise UserError(explain([line for line in output if line]))
     return archive
 
