@@ -117,7 +117,9 @@ def replace_together(renames: Sequence[tuple[Path, Path]]) -> None:
 
 
 def _rename(temporary: Path, path: Path) -> None:
-    os.chmod(temporary, 0o666 & ~_umask())
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o666 & ~mask)
     os.replace(temporary, path)
 
 
@@ -185,9 +187,3 @@ def require_writable(folder: str | os.PathLike) -> Path:
         reason = error.strerror or error
         raise UserError(f"cannot write to folder {folder}: {reason}; choose another") from error
     return folder
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

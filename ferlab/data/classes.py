@@ -30,7 +30,6 @@ ORDERS = {  # the expression that each number stands for
     "ck+csv": (0, "angry disgust fear happy sad surprise neutral contempt"),
 }
 LAST = 10**9  # words come after numbers
-FORMS_OF_THE_FLAG = "an order, pairs as joyful=happy,tired=, or a list of names"
 
 
 def order_of(name: str) -> dict[str, str]:
@@ -143,8 +142,9 @@ def parse_class_map(flag: str, names: list[str]) -> dict[str, str]:
         return result
     if any("=" in word for word in words) or len(words) != len(names):
         raise UserError(
-            f"--class-map {flag} is not {FORMS_OF_THE_FLAG}, one for each of the dataset's "
-            f"{len(names)} classes {', '.join(names)}; orders: {', '.join(ORDERS)}"
+            f"--class-map {flag} is not an order ({', '.join(ORDERS)}), pairs as "
+            f"joyful=happy,tired=, or a list of one name for each of the dataset's {len(names)} "
+            f"classes {', '.join(names)}"
         )
     return dict(zip(names, map(canonical, words), strict=True))
 

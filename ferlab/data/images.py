@@ -13,11 +13,11 @@ from ferlab.constants import IMAGE_SIZE
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.splits import gray_levels
 
-SIDE = IMAGE_SIZE
+SIZE = IMAGE_SIZE.to_bytes(4, "big")
 JPEG, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
-JPEG_GREY = b"\xff\xc0\x00\x0b\x08" + SIDE.to_bytes(2, "big") * 2 + b"\x01"  # baseline, one channel
+JPEG_GREY = b"\xff\xc0\x00\x0b\x08" + SIZE[2:] * 2 + b"\x01"  # baseline, one channel
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-PNG_GREY = re.compile(rb".{16}" + SIDE.to_bytes(4, "big") * 2 + rb"\x08\x00\x00\x00\x00", re.DOTALL)
+PNG_GREY = re.compile(rb".{16}" + SIZE * 2 + rb"\x08\x00\x00\x00\x00", re.DOTALL)
 PNG_CHANGES = (b"tRNS", b"eXIf", b"acTL", b"gAMA", b"sBIT")  # chunks that decoders may heed
 
 
@@ -94,7 +94,7 @@ def plain_grey(content: bytes) -> np.ndarray | None:
     if not whole:
         return None
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None or image.shape != (SIDE, SIDE) or image.dtype != np.uint8:
+    if image is None or image.shape != (IMAGE_SIZE, IMAGE_SIZE) or image.dtype != np.uint8:
         return None
     return image
 

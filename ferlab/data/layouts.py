@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ferlab.constants import SPLITS
 from ferlab.data import annotations, folders, tables
 from ferlab.data.classes import chosen_classes, class_map_of, plain
 from ferlab.data.found import Found, subfolders
 from ferlab.files import UserError
 
-SPLITS = ("train", "val", "test")
 DEPTH = 4  # folders that a dataset may be wrapped in
 SHOWN = 4  # places named in an error
 TAR_REMEDY = (
@@ -231,7 +231,7 @@ def _understand(
     class_names = chosen_classes(classes, present, str(root))
     index = {name: number for number, name in enumerate(class_names)}
     labels = np.array([index.get(mapping[name], -1) for name in found.classes], dtype=np.int64)
-    left_out = Counter(found.left_out)
+    left_out = +found.left_out  # without zeros
     for name, count in Counter(found.classes).items():
         if mapping[name] not in index:
             flag = "--classes" if mapping[name] else "--class-map"

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from ferlab.data.splits import SPLITS
+from ferlab.constants import SPLITS
 from ferlab.files import UserError
 
 VAL_FRACTION_OF_TRAIN = 0.1  # where the dataset has no validation images
 TEST_FRACTION_OF_VAL = 0.5  # where the dataset has no test images
-CK_FILE = re.compile(r"(?:.*/)?(S\d{3,4})_\d{3}_\d{8}\.\w+")  # person, sequence, frame
 TEST_FRACTION_OF_ALL = 0.1  # where the dataset has no splits
+CK_FILE = re.compile(r"(?:.*/)?(S\d{3,4})_\d{3}_\d{8}\.\w+")  # person, sequence, frame
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """From a dataset as it was understood to the split files and the description of them."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -15,8 +16,8 @@ from ferlab.data.preprocessing import preprocess
 from ferlab.data.reading import Pixels, read_images
 from ferlab.data.shards import digest_of_dataset, parts_there
 from ferlab.data.split_writer import write_split_file
-from ferlab.data.splits import PART, SPLITS, new_split_files, split_path
-from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, sha256, summarise
+from ferlab.data.splits import OPTIONAL, PART, SPLITS, new_split_files, split_path
+from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, summarise
 from ferlab.files import UserError, naming_write_errors, require_writable
 
 SCRATCH = ".preparation.tmp"  # folder of the shards, removed at the end
@@ -40,8 +41,7 @@ class Prepared:
         """Returns what follows the images in the split file."""
         result = {"labels": torch.from_numpy(self.images.labels)}
         if self.votes is not None:
-            names = ("votes", "majority", "agreement")
-            result |= {name: torch.from_numpy(getattr(self.votes, name)) for name in names}
+            result |= {name: torch.from_numpy(getattr(self.votes, name)) for name in OPTIONAL}
         return result
 
 
@@ -189,7 +189,7 @@ def add_votes(
         result[name] = Prepared(part, found)
     report = {
         "file": path.as_posix(),
-        "sha256": sha256(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "label_agrees_with_majority": round(agreement, 4),
         "no_face_left_out_of_train": left_out,
         "splits": {

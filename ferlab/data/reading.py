@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ferlab import pictures
+from ferlab.constants import IMAGE_SIZE
 from ferlab.data import shards, workers
-from ferlab.data.images import SIDE, grey_of, reason_of, resized
+from ferlab.data.images import grey_of, reason_of, resized
 from ferlab.data.layouts import Layout
 from ferlab.data.shards import KEY_SIZE, Record, shard_path
 from ferlab.data.tables import header_of, pixels_of_row
@@ -44,7 +45,7 @@ class Pixels:
         Raises:
             UserError: a shard cannot be read any more.
         """
-        result = np.empty((len(rows), 1, SIDE, SIDE), np.uint8)
+        result = np.empty((len(rows), 1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
         numbers = rows // shards.SHARD
         for number in np.unique(numbers):
             chosen = numbers == number
@@ -154,7 +155,7 @@ def _decode(layout: Layout, rows: range) -> tuple[np.ndarray, dict[int, str], st
     """Returns uint8 `(n, 48, 48)`, the reasons of the images that cannot be used, and the digest of
     the bytes that they were decoded from.
     """
-    pixels, faults = np.zeros((len(rows), SIDE, SIDE), np.uint8), {}
+    pixels, faults = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE), np.uint8), {}
     header = header_of(layout.table) if layout.table else ["pixels"]
     if "pixels" not in header:
         raise UserError(f"{layout.table} has changed while it was read; run the same command again")

@@ -4,7 +4,6 @@ The table, `fer2013new.csv` of github.com/microsoft/FERPlus, has the rows of `fe
 """
 
 import csv
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,11 +77,6 @@ def read_table(path: Path) -> np.ndarray:
                 f"{RATERS} raters or fewer; {REMEDY}"
             )
     return np.array([row[2:] for row in rows], dtype=np.int64)
-
-
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file as 64 hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def mostly_rows(files: Sequence[str]) -> bool:

@@ -208,7 +208,10 @@ def test_a_folder_that_cannot_be_mapped_is_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.EACCES, "Permission denied"), r"cannot read .*val_data\.pt: Permission denied"),
+        (
+            OSError(errno.EACCES, "Permission denied"),
+            r"cannot read .*val_data\.pt: Permission denied",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), r"cannot read .*val_data\.pt: Too many"),
         (RuntimeError("can't allocate memory"), r"too little memory to read .*val_data\.pt"),
     ],
