@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ferlab.constants import IMAGE_SIZE, MEAN, STD
+from ferlab.constants import IMAGE_SIZE, MEAN, SPLITS, STD
 from ferlab.data.layouts import Layout
 from ferlab.data.partition import Images, complete, remove_duplicates
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.reading import Pixels, read_images
 from ferlab.data.shards import digest_of_dataset, parts_there
 from ferlab.data.split_writer import write_split_file
-from ferlab.data.splits import OPTIONAL, PART, SPLITS, new_split_files, split_path
+from ferlab.data.splits import OPTIONAL, PART, new_split_files, split_path
 from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, summarise
 from ferlab.files import UserError, naming_write_errors, require_writable
 

@@ -11,8 +11,7 @@ import torch
 
 from ferlab.commands import preparation_command
 from ferlab.constants import CLASS_NAMES as CLASS_NAMES
-from ferlab.constants import IMAGE_SIZE, RATERS
-from ferlab.constants import SPLITS as SPLITS
+from ferlab.constants import IMAGE_SIZE, RATERS, SPLITS
 from ferlab.data.split_writer import write_split_file
 from ferlab.files import UserError, naming_write_errors, replace_together, temporary_path
 from ferlab.tensor_files import load_tensors

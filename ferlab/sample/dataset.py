@@ -112,20 +112,16 @@ def sample_face(expression: str, person: int, rng: np.random.Generator) -> np.nd
     return gray.clip(0, 255).astype(np.uint8)
 
 
-def write_sample_dataset(
-    folder: Path, images: Mapping[str, int] = IMAGES, seed: int = 0, quiet: bool = False
-) -> None:
-    """Writes `images/<split>/<class>/<number>.png` below `folder`.
+def write_sample_dataset(folder: Path, images: Mapping[str, int] = IMAGES) -> None:
+    """Writes `images/<split>/<class>/<number>.png` below `folder`, the same pixels on each run.
 
     Args:
         folder: is created.
         images: number of images of each split.
-        seed: equal seeds give equal pixels.
-        quiet: shows no progress bar.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     first_person = 0
-    with tqdm(total=sum(images.values()), unit="face", desc="drawing", disable=quiet) as progress:
+    with tqdm(total=sum(images.values()), unit="face", desc="drawing") as progress:
         for split, total in images.items():
             for name in CLASS_NAMES:
                 target = folder / "images" / split / name
@@ -157,14 +153,14 @@ def clip_script() -> list[tuple[str, dict[int, float]]]:
     return frames
 
 
-def clip_frames(seed: int = 0) -> Iterator[tuple[np.ndarray, str, tuple[int, int, int, int]]]:
+def clip_frames() -> Iterator[tuple[np.ndarray, str, tuple[int, int, int, int]]]:
     """Draws the frames of the clip: one person who shows all seven expressions.
 
     Yields:
         The frame, uint8 `(480, 640, 3)` BGR, its true label, and the true face box (x, y, w, h) in
         pixels, forehead to chin.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     width, height = CLIP_SIZE
     background = random_background(height, width, rng)
     noise = rng.normal(0, 4, (height, width, 3))
@@ -184,7 +180,7 @@ def clip_frames(seed: int = 0) -> Iterator[tuple[np.ndarray, str, tuple[int, int
         yield frame, label, tuple(round(value) for value in (*corner, 2 * side, 2 * side))
 
 
-def write_sample_clip(folder: Path, seed: int = 0, quiet: bool = False) -> None:
+def write_sample_clip(folder: Path) -> None:
     """Writes the clip and its true labels: `clip.mp4` and `clip.csv`.
 
     The CSV has the columns frame, time_s, expression, and x, y, w, h, the true face box in pixels.
@@ -197,7 +193,7 @@ def write_sample_clip(folder: Path, seed: int = 0, quiet: bool = False) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), CLIP_RATE, CLIP_SIZE)
     if not writer.isOpened():
         raise UserError(f"cannot write {path}: this OpenCV has no mp4v encoder")
-    frames = tqdm(clip_frames(seed), "drawing the clip", CLIP_LENGTH, disable=quiet)
+    frames = tqdm(clip_frames(), "drawing the clip", CLIP_LENGTH)
     with (folder / "clip.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["frame", "time_s", "expression", "x", "y", "w", "h"])

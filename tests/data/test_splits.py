@@ -10,16 +10,11 @@ import pytest
 import torch
 
 from conftest import make_split, with_votes
+from ferlab.constants import CLASS_NAMES, SPLITS
 from ferlab.data import splits
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.split_writer import write_split_file
-from ferlab.data.splits import (
-    CLASS_NAMES,
-    SPLITS,
-    load_split,
-    save_splits,
-    split_path,
-)
+from ferlab.data.splits import load_split, save_splits, split_path
 from ferlab.files import UserError
 
 

@@ -124,10 +124,10 @@ def files(folder):
 
 def test_dataset_is_kaggles_layout_and_repeatable(tmp_path):
     small = {"train": 60, "validation": 30}
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_sample_dataset(tmp_path / name, small, seed=seed, quiet=True)
-    a, b, c = (files(tmp_path / name) for name in "abc")
-    assert a == b and a.keys() == c.keys() and a != c
+    for name in "ab":
+        write_sample_dataset(tmp_path / name, small)
+    a, b = (files(tmp_path / name) for name in "ab")
+    assert a == b
     for split in small:
         classes = {name.split("/")[2] for name in a if name.startswith(f"images/{split}/")}
         assert classes == set(CLASS_NAMES)
@@ -144,7 +144,7 @@ def test_splits_and_clip_share_no_person(tmp_path, monkeypatch):
         return np.zeros((48, 48), np.uint8)
 
     monkeypatch.setattr(sample_dataset, "sample_face", note)
-    write_sample_dataset(tmp_path, quiet=True)
+    write_sample_dataset(tmp_path)
     train = len(list((tmp_path / "images" / "train").rglob("*.png")))
     assert len(set(people[:train])) > 300 and len(set(people[train:])) > 150
     assert not set(people[:train]) & set(people[train:])
@@ -154,7 +154,7 @@ def test_splits_and_clip_share_no_person(tmp_path, monkeypatch):
 def test_a_video_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "VideoWriter_fourcc", lambda *letters: 0x7A7A7A7A)  # no such codec
     with pytest.raises(UserError, match="mp4v"):
-        write_sample_clip(tmp_path, quiet=True)
+        write_sample_clip(tmp_path)
 
 
 def test_clip_script_shows_every_expression_fully():
@@ -167,7 +167,7 @@ def test_clip_script_shows_every_expression_fully():
 
 
 def test_haar_finds_the_clips_face(tmp_path):
-    write_sample_clip(tmp_path, quiet=True)
+    write_sample_clip(tmp_path)
     truth = list(csv.DictReader((tmp_path / "clip.csv").open()))
     assert {row["expression"] for row in truth} == set(CLASS_NAMES)
     cascade = load_cascade()
@@ -184,7 +184,7 @@ def test_haar_finds_the_clips_face(tmp_path):
             continue
         looked += 1
         found = cascade.detectMultiScale(
-            cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), 1.1, 5, minSize=(30, 30)
+            cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), 1.1, 5, minSize=(90, 90)
         )
         hits += any(iou(box, [int(row[key]) for key in "xywh"]) > 0.5 for box in found)
     assert frames == len(truth)

@@ -357,7 +357,7 @@ def test_sample(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(
         sample_dataset,
         "write_sample_dataset",
-        lambda folder: whole(folder, {"train": 14, "validation": 14}, quiet=True),
+        lambda folder: whole(folder, {"train": 14, "validation": 14}),
     )
     assert run("--sample", "--data-dir", tmp_path) == 0
     assert "--source" in capsys.readouterr().out
