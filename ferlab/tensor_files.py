@@ -1,4 +1,4 @@
-"""Dicts of tensors on disk: written whole or not at all, and compared with their checksums."""
+"""Dicts of tensors on disk: written whole or not at all, and checked when they are read."""
 
 import errno
 import io
@@ -10,7 +10,7 @@ import torch
 
 from ferlab.files import UserError, atomic_path, require_file
 
-PIECE = 1 << 20  # bytes whose checksum is computed at once
+PIECE = 1 << 20  # bytes that are read at once
 
 
 def save_tensors(content: dict, path: str | os.PathLike) -> None:
@@ -24,7 +24,7 @@ def save_tensors(content: dict, path: str | os.PathLike) -> None:
 
 
 def serialised(content: dict) -> bytes:
-    """Returns what `torch.save` makes of `content`; the bytes don't depend on a file's name."""
+    """Returns what `torch.save` writes of `content`; the bytes don't depend on a file's name."""
     buffer = io.BytesIO()  # a full disk is then an OSError, not a RuntimeError of torch's writer
     torch.save(content, buffer)
     return buffer.getvalue()  # Python 3.12.1 crashes where a failed write held `getbuffer()`
@@ -71,7 +71,7 @@ def require_checksums(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED:  # could become any size in memory
+            if entry.compress_type != zipfile.ZIP_STORED:  # it could take any amount of memory
                 raise zipfile.BadZipFile("torch.save compresses nothing")
             with archive.open(entry) as file:
                 while file.read(PIECE):
