@@ -1,4 +1,4 @@
-"""Unpacks a dataset's zip safely: nothing outside the folder, and the whole of it or nothing."""
+"""Unpacks a dataset's zip safely: nothing outside the folder, and the whole dataset or nothing."""
 
 import lzma
 import shutil
@@ -19,10 +19,11 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, 
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpacks a dataset's zip to the folder `target`, which appears when it is complete.
+    """Unpacks a dataset's zip to the folder `target`, which is made or replaced at the end.
 
     Raises:
-        UserError: not a zip, no dataset in it, damaged, entries that leave the folder, a full disk.
+        UserError: the file is not a zip, is damaged, holds no dataset or an entry that leaves the
+            folder; or the disk is full.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -57,7 +58,7 @@ def opened(archive: Path) -> zipfile.ZipFile:
     """Returns the open zip.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a zip, or cannot be read.
     """
     try:
         return zipfile.ZipFile(archive)
@@ -78,9 +79,9 @@ def damaged(archive: Path, error: Exception) -> UserError:
 
 
 def require_dataset(folder: Path, archive: Path) -> None:
-    """Raises a UserError if what was unpacked is no dataset at all.
+    """Raises a UserError if an unpacked folder holds no dataset.
 
-    A dataset that can be understood in several ways is one: the preparation asks for the flag.
+    One that can be understood in several ways is accepted: the preparation asks for the flag.
     """
     try:
         find_layout(folder)
@@ -94,12 +95,12 @@ def require_dataset(folder: Path, archive: Path) -> None:
 
 
 def path_of(entry: zipfile.ZipInfo) -> PurePosixPath:
-    """Returns an entry's path; some programs on Windows write backslashes into a zip."""
+    """Returns an entry's path with slashes; some Windows programs write backslashes."""
     return PurePosixPath(entry.filename.replace("\\", "/"))
 
 
 def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
-    """Returns the files to unpack: no system files, no nested second copy as `images/images/`.
+    """Returns the files to unpack, without system files and nested copies as `images/images/`.
 
     Raises:
         UserError: a name in the zip leaves the folder.
@@ -120,9 +121,9 @@ def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipIn
 
 
 def outer_path(path: PurePosixPath) -> PurePosixPath | None:
-    """Returns where the first copy of a nested second one is; None if the path is not nested.
+    """Returns the path without a folder that repeats its parent's name; None if there is none.
 
-    That of `wrap/images/images/train/1.jpg` is `wrap/images/train/1.jpg`.
+    For `wrap/images/images/train/1.jpg` it is `wrap/images/train/1.jpg`.
     """
     for index in range(1, len(path.parts) - 1):
         if path.parts[index] == path.parts[index - 1]:
@@ -131,10 +132,10 @@ def outer_path(path: PurePosixPath) -> PurePosixPath | None:
 
 
 def is_unpacked(archive: Path, target: Path) -> bool:
-    """Returns whether `target` has each file of a zip, by name and size, and no other.
+    """Returns whether `target` has the files of a zip, by name and size.
 
     Raises:
-        UserError: the zip is none; or `target` has files of something else, which would be lost.
+        UserError: the zip cannot be read; or `target` has another file, which would be lost.
     """
     with opened(archive) as source:
         sizes = {str(path_of(e)): e.file_size for e in wanted_entries(source, archive)}
@@ -149,10 +150,10 @@ def is_unpacked(archive: Path, target: Path) -> bool:
 
 
 def is_complete(target: Path, archive: Path | None, sample: bool) -> bool:
-    """Returns whether `target` holds the whole dataset; prints what is wrong if it holds a part.
+    """Returns whether `target` holds the whole dataset; prints what is missing if it is a part.
 
-    By number and size of the files: compared with the zip `archive`, else with what was recorded
-    when the folder was made, else with what Kaggle's dataset has.
+    The files are compared with the zip `archive` by name and size; without it, with the record by
+    number and size; without a record, with Kaggle's dataset by number.
 
     Raises:
         UserError: the folder holds something else, which would be lost.
