@@ -1,4 +1,4 @@
-"""Images of any kind and size to the 48x48 grey levels of the splits."""
+"""Converts images of any kind and size to the 48x48 grey levels of the splits."""
 
 import io
 import re
@@ -22,7 +22,7 @@ PNG_CHANGES = (b"tRNS", b"eXIf", b"acTL", b"gAMA", b"sBIT")  # chunks that decod
 
 
 def read_pixels(file) -> torch.Tensor:
-    """Returns an image as uint8 `(1 or 3, H, W)`, upright, its first frame if it has several.
+    """Returns an image as uint8 `(1 or 3, H, W)`, turned upright; of several frames the first.
 
     Args:
         file: a path, or a file that is open for reading.
@@ -65,10 +65,10 @@ def resized(pixels: torch.Tensor) -> np.ndarray:
 
 
 def plain_grey(content: bytes) -> np.ndarray | None:
-    """Decodes a grey 48x48 baseline JPEG or PNG, which preprocessing does not change, fast.
+    """Decodes a grey 48x48 baseline JPEG or PNG, in a tenth of the time that `read_pixels` takes.
 
-    A test holds it to `preprocess` of `read_pixels`, to the bit. Decoding takes a tenth of the
-    time.
+    Preprocessing does not change such an image. A test compares the result, to the bit, with
+    `preprocess` of `read_pixels`.
 
     Args:
         content: of the file.
@@ -81,7 +81,7 @@ def plain_grey(content: bytes) -> np.ndarray | None:
         whole = (
             content.endswith(JPEG_END)
             and JPEG_GREY in content
-            and b"\xff" not in scan  # at a marker decoders stop, and the rest would be grey
+            and b"\xff" not in scan  # decoders stop at a marker and leave the rest grey
             and b"Exif" not in content
         )
     else:
@@ -100,7 +100,7 @@ def plain_grey(content: bytes) -> np.ndarray | None:
 
 
 def reason_of(error: Exception, content: bytes) -> str:
-    """Returns why a file could not be read, for people."""
+    """Returns the reason, as it is printed, why a file could not be read."""
     if pictures.is_heic(content) and not pictures.knows_heic():
         return pictures.NO_HEIC
     if isinstance(error, FileNotFoundError):

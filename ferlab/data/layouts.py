@@ -1,7 +1,7 @@
-"""Finds out in which form a dataset is, and what its classes and splits are; never guesses.
+"""Finds out the form of a dataset, its classes and its splits, without guessing.
 
-docs/data.md has the table of the forms. What can be understood in two ways is a `UserError` that
-names the flag or the path which decides.
+docs/data.md has the table of the forms. A dataset that can be understood in two ways is refused, by
+a `UserError` with the flag or the path that decides.
 """
 
 import tarfile
@@ -27,7 +27,7 @@ TAR_REMEDY = (
 
 
 class NoDatasetError(UserError):
-    """There is no form of a dataset at a source."""
+    """There is no dataset of a known form at a source."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Layout:
     """A dataset as it was understood; images are in the order of split, class, source.
 
     Attributes:
-        form: the form, for people.
-        root: where it was found.
+        form: the form of the dataset, as it is printed.
+        root: where the dataset was found.
         base: folder that `names` are relative to.
         names: object `(N,)`, files, or `<csv>/<row>` for rows of pixels.
         labels: int64 `(N,)`, indices into `class_names`.
-        splits: indices into `names` by "train", "val", "test"; by "all" where there are no splits.
+        splits: indices into `names` by "train", "val", "test"; by "all" if there are no splits.
         class_names: the classes, alphabetical.
-        class_map: the class, "" for none, that each of the dataset's names stands for.
+        class_map: the class, "" for none, by the dataset's name of it.
         left_out: number of files or rows that are not used, by the reason.
-        rows: number of images that the source lists, those of left-out classes included.
+        rows: number of images that the source lists, including those of left-out classes.
         table: the CSV of pixels; None for files.
         offsets: int64 `(N,)`, where each row begins in `table`, bytes; None for files.
         boxes: int64 `(N, 4)`, the face (x, y, w, h) in each image, pixels; None: the whole image.
@@ -65,7 +65,7 @@ class Layout:
     boxes: np.ndarray | None = None
 
     def description(self) -> dict:
-        """Returns what was understood, as dataset.json holds it."""
+        """Returns the part of dataset.json that describes the layout."""
         return {
             "form": self.form,
             "root": self.root.as_posix(),
@@ -81,16 +81,16 @@ def find_layout(
     classes: str | None = None,
     form: str | None = None,
 ) -> Layout:
-    """Returns what is at `source`: a folder, also one that wraps the dataset, or a CSV.
+    """Returns the dataset at `source`: a CSV, a folder, or a folder that wraps the dataset's.
 
     Args:
         source: the folder or the file.
         class_map: what the dataset's class names stand for, see `classes.parse_class_map`.
-        classes: the classes to keep, with commas between them; all if None.
-        form: one of FORMS, where a source has several.
+        classes: the classes to keep, separated by commas; all if None.
+        form: one of FORMS; needed if the source has several.
 
     Raises:
-        NoDatasetError: nothing at `source`, or nothing that is known.
+        NoDatasetError: there is nothing at `source`, or nothing of a known form.
         UserError: it can be understood in several ways, or is damaged.
     """
     try:
@@ -108,10 +108,10 @@ def find_layout(
 
 
 def _reader_of_file(path: Path) -> Callable[[Path], Found]:
-    """Returns the reader of a CSV that is named as the source.
+    """Returns the reader of a CSV.
 
     Raises:
-        NoDatasetError: it is no such CSV.
+        NoDatasetError: the file is not a CSV of pixels or of paths and labels.
     """
     if path.suffix.lower() == ".zip":
         raise NoDatasetError(

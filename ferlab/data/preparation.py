@@ -1,4 +1,4 @@
-"""From a dataset as it was understood to the split files and the description of them."""
+"""Makes the split files and their description from a dataset as it was understood."""
 
 import hashlib
 import shutil
@@ -21,7 +21,7 @@ from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, s
 from ferlab.files import UserError, naming_write_errors, require_writable
 
 SCRATCH = ".preparation.tmp"  # folder of the shards, removed at the end
-PARTS = "parts"  # folder of the shards of `--shard`, which stays
+PARTS = "parts"  # folder of the shards of `--shard`, which is kept
 CONTINUE = "run the same command again to continue"
 
 
@@ -31,14 +31,14 @@ class Prepared:
 
     Attributes:
         images: N images.
-        votes: on these images; None without.
+        votes: of these images; None without votes.
     """
 
     images: Images
     votes: Votes | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Returns what follows the images in the split file."""
+        """Returns the tensors that follow the images in the split file."""
         result = {"labels": torch.from_numpy(self.images.labels)}
         if self.votes is not None:
             result |= {name: torch.from_numpy(getattr(self.votes, name)) for name in OPTIONAL}
@@ -46,7 +46,7 @@ class Prepared:
 
 
 def prepare_part(layout: Layout, data_dir: Path, part: tuple[int, int], quiet: bool = False) -> str:
-    """Reads part K of N of a dataset into `data_dir/parts`; returns what is there, for people.
+    """Reads part K of N of a dataset into `data_dir/parts`; returns what is there, as a line.
 
     A run that was killed continues with the images that it has read.
 
@@ -76,22 +76,22 @@ def prepare(
     keep_duplicates: bool = False,
     quiet: bool = False,
 ) -> dict:
-    """Reads a dataset and writes its splits; returns what dataset.json holds of them.
+    """Reads a dataset and writes its splits; returns their description for dataset.json.
 
-    Needs memory for the pixels of a few thousand images, whatever the number of all. A run that was
-    killed continues with the images that it has read, and takes what `prepare_part` has read.
+    Needs memory for the pixels of a few thousand images, however many there are. Images that a
+    killed run or `prepare_part` has read are not read again.
 
     Args:
         layout: the dataset as it was understood.
         data_dir: an existing folder, where the splits are written.
         votes: FER+'s table; None without.
         seed: of the splits that are drawn.
-        keep_duplicates: leaves identical images in two splits.
+        keep_duplicates: keeps identical images in two splits.
         quiet: shows no progress bar.
 
     Raises:
-        UserError: a class has no usable image or too few, the votes do not fit, parts are of
-            another dataset, or a file cannot be written.
+        UserError: a class has no usable image or too few, a split is a copy of another, the votes
+            do not fit, parts are of another dataset, or a file cannot be written.
     """
     scratch, parts = data_dir / SCRATCH, data_dir / PARTS
     dataset = digest_of_dataset(layout)
@@ -130,7 +130,7 @@ def prepare(
 
 
 def usable(layout: Layout, pixels: Pixels) -> tuple[dict[str, Images], list[dict]]:
-    """Returns the usable images of each split, and `{"file", "reason"}` of each other.
+    """Returns the usable images of each split, and `{"file", "reason"}` of each other image.
 
     Raises:
         UserError: a class has no usable image in a split.
@@ -157,7 +157,7 @@ def usable(layout: Layout, pixels: Pixels) -> tuple[dict[str, Images], list[dict
 def add_votes(
     splits: dict[str, Images], path: Path, class_names: tuple[str, ...]
 ) -> tuple[dict[str, Prepared], dict]:
-    """Looks up the raters' votes on each image, and leaves images of no face out of train.
+    """Looks up the raters' votes on each image, and removes images without a face from train.
 
     Args:
         splits: the images of each split, whose files are named by their row of fer2013.csv.
@@ -230,7 +230,7 @@ def write_splits(
 
 
 def _require_no_other(splits: dict[str, Images], layout: Layout, data_dir: Path) -> None:
-    """Raises a UserError if `data_dir` has a split of another dataset that would stay."""
+    """Raises a UserError if `data_dir` has a split of another dataset that would be kept."""
     for name in SPLITS:
         if name not in splits and split_path(data_dir, name).exists():
             raise UserError(
@@ -240,6 +240,6 @@ def _require_no_other(splits: dict[str, Images], layout: Layout, data_dir: Path)
 
 
 def _parts(rows: np.ndarray, pixels: Pixels) -> Iterator[torch.Tensor]:
-    """Yields the preprocessed images of `rows`, float32 `(n, 1, 48, 48)`, some at a time."""
+    """Yields the preprocessed images of `rows` in parts, float32 `(n, 1, 48, 48)`."""
     for start in range(0, len(rows), PART):
         yield preprocess(torch.from_numpy(pixels.take(rows[start : start + PART])))

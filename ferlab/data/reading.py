@@ -1,7 +1,7 @@
 """Reads the images of a dataset in bounded memory, into shards on disk.
 
-Worker processes decode a shard of images each and write it. A run that was killed continues with
-the shards that are there, as long as the files are as they were.
+Worker processes decode one shard of images at a time and write it. The run after a killed one keeps
+the shards whose files have not changed.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class Pixels:
 
     Attributes:
         folder: of the shards.
-        keys: S16 `(N,)`, a digest of each image: equal keys, equal images.
+        keys: S16 `(N,)`, a digest of each image; images with equal keys are equal.
         faults: why an image cannot be used, by its index in the layout.
     """
 
@@ -40,7 +40,7 @@ class Pixels:
     faults: dict[int, str]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Returns uint8 `(n, 1, 48, 48)`: the images that `rows`, ascending, picks.
+        """Returns uint8 `(n, 1, 48, 48)`, the images at the indices `rows`, ascending.
 
         Raises:
             UserError: a shard cannot be read any more.
@@ -72,11 +72,11 @@ def read_images(
     """Decodes and preprocesses the images of a dataset, or of part K of N of it.
 
     Args:
-        layout: what the dataset has.
-        folder: where the shards are written; whole ones that are there are kept.
+        layout: the dataset as it was understood.
+        folder: where the shards are written; undamaged shards that are there are kept.
         quiet: shows no progress bar.
         part: `(K, N)`; keys of the other parts are left empty.
-        dataset: what `digest_of_dataset` returns, where it is known.
+        dataset: what `digest_of_dataset` returns, if it is known.
 
     Raises:
         UserError: a shard cannot be written, the table cannot be read any more, or a worker
@@ -103,17 +103,17 @@ def read_images(
         fault = "a process that read images was killed, maybe for want of memory"
     except OSError as error:
         fault = f"cannot start a process that reads images: {error.strerror}; end other programs"
-    if fault:  # here the exception and the processes that it refers to are gone
+    if fault:  # only here are the exception and the processes that it refers to gone
         raise UserError(fault)
     return Pixels(folder, keys, faults)
 
 
 @dataclass(frozen=True)
 class _Reader(Dataset):
-    """The shards `numbers`: taking one reads and writes it, unless that has been done.
+    """The shards `numbers`; an item is read from the dataset and written, if it is not there.
 
-    An item is the shard's rows of the layout, its keys and faults, or the error that ends the run:
-    a DataLoader would add a traceback to the message of one that is raised.
+    An item is the shard's rows of the layout, its keys and faults; or the error that ends the run:
+    if it were raised, a DataLoader would add a traceback to its message.
     """
 
     layout: Layout
@@ -141,7 +141,9 @@ class _Reader(Dataset):
         kept = shards.read_shard(path, layout, rows, self.dataset)
         if kept is not None:
             return rows, *kept
-        files = shards.digest_of_files(layout, rows)  # before the work: they may change meanwhile
+        files = shards.digest_of_files(
+            layout, rows
+        )  # before they are decoded: they may change meanwhile
         pixels, faults, content = _decode(layout, rows)
         keys = shards.keys_of(pixels)
         listed = sorted(faults.items())
@@ -152,9 +154,7 @@ class _Reader(Dataset):
 
 
 def _decode(layout: Layout, rows: range) -> tuple[np.ndarray, dict[int, str], str]:
-    """Returns uint8 `(n, 48, 48)`, the reasons of the images that cannot be used, and the digest of
-    the bytes that they were decoded from.
-    """
+    """Returns uint8 `(n, 48, 48)`, why some cannot be used, and the digest `Record.content`."""
     pixels, faults = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE), np.uint8), {}
     header = header_of(layout.table) if layout.table else ["pixels"]
     if "pixels" not in header:

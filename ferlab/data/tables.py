@@ -1,4 +1,4 @@
-"""Datasets that a CSV describes: rows of pixels as FER2013's, and lists of paths and labels."""
+"""Datasets in a CSV: rows of pixels as in fer2013.csv, and lists of paths and labels."""
 
 import csv
 import math
@@ -25,7 +25,7 @@ LARGEST = 1e9  # of a face box's numbers, pixels
 
 
 def header_of(path: Path) -> list[str]:
-    """Returns the columns of a CSV in lower case; an empty list if it is no text.
+    """Returns the columns of a CSV in lower case; an empty list if the file is not text.
 
     Raises:
         UserError: the file cannot be read.
@@ -67,7 +67,7 @@ def read_pixel_table(path: Path, base: Path) -> Found:
     """Lists the rows of a CSV with the columns emotion, pixels and, if it has splits, Usage.
 
     Args:
-        path: the CSV, as fer2013.csv or icml_face_data.csv.
+        path: the CSV, such as fer2013.csv or icml_face_data.csv.
         base: folder that the names are relative to.
 
     Raises:
@@ -131,8 +131,8 @@ def is_list(path: Path) -> bool:
 def images_folder(path: Path) -> Path | None:
     """Returns the folder that the paths of a list are relative to; None if none fits.
 
-    It is the one in which the first file is: the CSV's own, a folder in it or in one of these, or
-    beside it or in one of these.
+    The folder has the first file of the list. It is the CSV's folder, one in it or beside it, or a
+    subfolder of one of these.
     """
     rows = _rows(path)
     index = column(header_of(path), PATH_COLUMNS, path)
@@ -147,7 +147,7 @@ def images_folder(path: Path) -> Path | None:
 
 
 def read_lists(paths: list[Path], base: Path) -> Found:
-    """Lists the images of CSVs of paths and labels, also AffectNet's.
+    """Lists the images of CSVs of paths and labels, such as AffectNet's.
 
     Args:
         paths: one CSV; or several, each named as its split.
@@ -177,7 +177,7 @@ def read_lists(paths: list[Path], base: Path) -> Found:
 
 
 def split_of_list(path: Path) -> str | None:
-    """Returns the split of a list by its name, as train.csv, train_labels.csv; None if none."""
+    """Returns the split in a CSV's name, as in train.csv, train_labels.csv; None if none."""
     return split_of(path.stem) or split_of(path.stem.replace("-", "_").split("_")[0])
 
 
@@ -223,7 +223,7 @@ def _box(cells: list[str], path: Path, row: int) -> list[int]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows of a CSV below its header, with their number from 0."""
+    """Yields the rows of a CSV below its header, with their number, counted from 0."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             delimiter = delimiter_of(file.readline())
@@ -235,7 +235,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _file(cell: str) -> str:
-    """Returns a path with slashes, whatever system wrote it."""
+    """Returns a path with slashes; lists made on Windows have backslashes."""
     return cell.strip().replace("\\", "/")
 
 

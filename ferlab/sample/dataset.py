@@ -15,15 +15,15 @@ from ferlab.sample.faces import ACTION_UNITS, EXPRESSIONS, draw_face, random_ide
 from ferlab.sample.parts import SPAN, oval
 
 IMAGES = {"train": 3200, "validation": 1400}
-PEOPLE = {"train": 400, "validation": 175}  # the splits share no person
-FRACTIONS = dict(  # of the classes: imbalanced as in the real dataset, with more of disgust
+PEOPLE = {"train": 400, "validation": 175}  # no person is in two splits
+FRACTIONS = dict(  # of the classes: imbalanced as in the real dataset, but with more disgust
     zip(CLASS_NAMES, (0.14, 0.06, 0.14, 0.25, 0.16, 0.15, 0.1), strict=True)
 )
-# A face image is a square of 2 * HALF_SIDE face units, its centre CENTRE_Y below the origin, as
-# OpenCV's Haar boxes are on these drawings.
+# A face image is a square of 2 * HALF_SIDE face units with its centre CENTRE_Y below the origin, as
+# the boxes of OpenCV's Haar cascade on these drawings.
 HALF_SIDE, CENTRE_Y = 1.0, 0.06
 CLIP_SIZE = (640, 480)
-CLIP_PERSON = sum(PEOPLE.values()) + 6  # is in no split
+CLIP_PERSON = sum(PEOPLE.values()) + 6  # a person of no split
 CLIP_RATE = 30.0
 HOLD, CHANGE = 36, 16  # frames an expression is held, and frames of the transition to the next
 CLIP_LENGTH = len(CLASS_NAMES) * (HOLD + CHANGE)  # frames
@@ -32,8 +32,8 @@ CLIP_LENGTH = len(CLASS_NAMES) * (HOLD + CHANGE)  # frames
 def random_activations(expression: str, rng: np.random.Generator) -> dict[int, float]:
     """Draws random intensities of the action units of an expression.
 
-    One strength applies to the whole expression; single units vary around it, are missing with
-    probability 0.08, and units of other expressions are slightly active with probability 0.15.
+    The expression has one strength. Its units vary around it and are missing with probability 0.08;
+    units of other expressions are slightly active with probability 0.15.
     """
     units = EXPRESSIONS[expression]
     strength = rng.uniform(0.35, 1.0)
@@ -116,7 +116,7 @@ def write_sample_dataset(folder: Path, images: Mapping[str, int] = IMAGES) -> No
     """Writes `images/<split>/<class>/<number>.png` below `folder`, the same pixels on each run.
 
     Args:
-        folder: is created.
+        folder: where to write; it is created.
         images: number of images of each split.
     """
     rng = np.random.default_rng(0)
@@ -137,8 +137,8 @@ def write_sample_dataset(folder: Path, images: Mapping[str, int] = IMAGES) -> No
 def clip_script() -> list[tuple[str, dict[int, float]]]:
     """Returns the true label and the activations of each frame of the clip.
 
-    Each expression is held and then blended into the next; during the transition the label is that
-    of the stronger one.
+    Each expression is held and then blended into the next. During the transition, the label is the
+    stronger one.
     """
     order = ("neutral", "happy", "surprise", "fear", "sad", "angry", "disgust")
     frames = []
