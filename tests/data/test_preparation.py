@@ -191,15 +191,6 @@ def test_table_that_changes_while_it_is_read(tmp_path):
         reading.read_images(layout, tmp_path, quiet=True)
 
 
-def test_class_that_a_split_lacks(tmp_path):
-    write_pictures(tmp_path / "data" / "train", 4)
-    write_pictures(tmp_path / "data" / "test", 4)
-    shutil.rmtree(tmp_path / "data" / "test" / "fear")
-    with pytest.raises(UserError, match="test split: no usable image in fear.*--classes angry,dis"):
-        prepared(tmp_path / "data", tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
-
-
 # -- worker processes ----------------------------------------------------------------------------
 
 forked = pytest.mark.skipif(sys.platform != "linux", reason="the workers are not forked")
