@@ -26,6 +26,11 @@ class UserError(Exception):
     """
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Returns whether Python, NumPy or torch, which has no class for it, could not get memory."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
 @contextlib.contextmanager
 def naming_write_errors(path: str | os.PathLike) -> Iterator[None]:
     """Turns an OSError that occurs while `path` is written into a `UserError` that names it."""

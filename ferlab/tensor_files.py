@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ferlab.files import UserError, atomic_path, require_file
+from ferlab.files import UserError, atomic_path, lacks_memory, require_file
 
 PIECE = 1 << 20  # bytes that are read at once
 
@@ -54,7 +54,7 @@ def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
     except Exception as error:  # a damaged pickle can raise any
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        if lacks_memory(error):
             raise UserError(f"too little memory to read {path}; end other programs") from error
         raise UserError(f"{path} is damaged or not a file of this project; {remedy}") from error
     if not isinstance(content, dict):

@@ -31,7 +31,8 @@ def read_pixels(file) -> torch.Tensor:
         pictures.FAULTS: it cannot be read.
     """
     with pictures.opened(file) as image:
-        return torch.tensor(pictures.pixels_of(image)).permute(2, 0, 1)
+        pixels = pictures.pixels_of(image)
+    return torch.tensor(pixels).permute(2, 0, 1)
 
 
 def grey_of(content: bytes, box: np.ndarray | None = None) -> np.ndarray:

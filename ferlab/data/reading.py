@@ -20,7 +20,7 @@ from ferlab.data.images import grey_of, reason_of, resized
 from ferlab.data.layouts import Layout
 from ferlab.data.shards import KEY_SIZE, Record, shard_path
 from ferlab.data.tables import header_of, pixels_of_row
-from ferlab.files import UserError, remove_leftovers
+from ferlab.files import UserError, lacks_memory, remove_leftovers
 
 EQUAL_PIXELS = "all pixels are equal"
 
@@ -130,7 +130,9 @@ class _Reader(Dataset):
             return self._read(self.numbers[index])
         except UserError as error:
             return error
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
             return UserError("there is not enough memory to read the images; end other programs")
         except OSError as error:  # of a single image it is a reason to leave it out
             return UserError(f"cannot read {self.layout.table}: {error.strerror or error}")

@@ -270,7 +270,14 @@ def test_process_that_cannot_be_started_is_one_line(shards_of_ten, tmp_path, mon
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-@pytest.mark.parametrize("error", [MemoryError(), FileNotFoundError(2, "No such file")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        FileNotFoundError(2, "No such file"),
+    ],
+)
 def test_fault_while_a_shard_is_read_is_one_line(tmp_path, monkeypatch, error, cores):
     monkeypatch.setattr(shards, "SHARD", 10)
     lines = [f"{row % 7},{' '.join(map(str, range(row, row + 16)))}" for row in range(70)]
