@@ -62,7 +62,7 @@ from ferlab.data.complete import write_record
 from ferlab.data.kaggle_client import NAME, PROXY, fetch_from_kaggle, trusted
 from ferlab.data.layouts import Layout, find_layout
 from ferlab.data.votes import HEADER, mostly_rows, read_table
-from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
+from ferlab.files import UserError, atomic_path, naming_write_errors, require_file, require_writable
 
 
 def draw_sample(target: Path) -> None:
@@ -167,8 +167,8 @@ def main(argv: list[str] | None = None) -> int:
         arguments.error("argument --votes: not allowed with argument --sample")
     if args.votes:
         read_table(args.votes)  # a wrong file is reported before a long download
-    if args.archive and not args.archive.is_file():
-        raise UserError(f"{args.archive} is missing; name an existing zip with --archive")
+    if args.archive:
+        require_file(args.archive, "name an existing zip with --archive")
 
     target = args.data_dir / ("sample" if args.sample else NAME)
     if not args.force and is_complete(target, args.archive, args.sample):

@@ -169,7 +169,7 @@ def is_complete(target: Path, archive: Path | None, sample: bool) -> bool:
         wanted = f" of {record.files:,} files, {record.size:,} bytes"
     elif sample:
         complete, wanted = False, ""
-    elif (complete := _has_all_of_kaggle(target)) is False:
+    elif not (complete := _has_all_of_kaggle(target)):
         raise UserError(
             f"{target} has {there.files:,} files, and Kaggle's dataset {KAGGLE_IMAGES:,}; check it "
             "against its zip with --archive FILE.zip, replace it with --force, or use it as it is "
