@@ -129,10 +129,8 @@ def read_ck(root: Path, base: Path) -> Found:
         except (ValueError, OverflowError) as error:
             raise UserError(f"{path} does not hold the number of an emotion: {error}") from error
         found.names.append(f"{prefix}/{name}")
-    if frames > len(found.names):
-        found.left_out["frame that is not the peak of a labelled sequence"] = frames - len(
-            found.names
-        )
+    others = frames - len(found.names)
+    found.left_out["frame that is not the peak of a labelled sequence"] = others
     return found
 
 

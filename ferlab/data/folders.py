@@ -92,6 +92,5 @@ def read_folders(root: Path, base: Path) -> Found:
             reason = f"in {path.relative_to(base).as_posix()}/, which is no split"
             found.left_out[reason] = len(files_below(path))
     loose = sum(entry.is_file() for folder in (splits or [root]) for entry in folder.iterdir())
-    if loose:
-        found.left_out["beside the folders of the classes"] = loose
+    found.left_out["beside the folders of the classes"] = loose
     return found

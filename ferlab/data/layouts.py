@@ -8,6 +8,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,13 +121,13 @@ def _reader_of_file(path: Path) -> Callable[[Path], Found]:
     if tarfile.is_tarfile(path):
         raise NoDatasetError(f"{path} {TAR_REMEDY}")
     if tables.is_pixel_table(path):
-        return lambda base: tables.read_pixel_table(path, base)
+        return partial(tables.read_pixel_table, path)
     header = tables.header_of(path)
     if all(
         tables.column(header, columns, path) is not None
         for columns in (tables.PATH_COLUMNS, tables.LABEL_COLUMNS)
     ):
-        return lambda base: tables.read_lists([path], base)
+        return partial(tables.read_lists, [path])
     raise NoDatasetError(f"{path} is no CSV with the columns emotion and pixels, or path and label")
 
 
@@ -173,15 +174,15 @@ def _search(
 
 def _readers(root: Path, known: set[str]) -> dict[str, Callable[[Path], Found]]:
     """Returns the reader of each form that `root` itself has."""
+    for name, has_form, read in (
+        ("raf-db", annotations.raf_list, annotations.read_raf_db),
+        ("affectnet", annotations.affectnet_folders, annotations.read_affectnet),
+        ("ck+", annotations.ck_folders, annotations.read_ck),
+        ("fer+", annotations.ferplus_folders, annotations.read_ferplus),
+    ):
+        if has_form(root):
+            return {name: partial(read, root)}
     result: dict[str, Callable[[Path], Found]] = {}
-    if annotations.raf_list(root):
-        return {"raf-db": lambda base: annotations.read_raf_db(root, base)}
-    if annotations.affectnet_folders(root):
-        return {"affectnet": lambda base: annotations.read_affectnet(root, base)}
-    if annotations.ck_folders(root):
-        return {"ck+": lambda base: annotations.read_ck(root, base)}
-    if annotations.ferplus_folders(root):
-        return {"fer+": lambda base: annotations.read_ferplus(root, base)}
     csvs = sorted(path for path in root.glob("*.[cC][sS][vV]") if path.is_file())
     pixels = [path for path in csvs if tables.is_pixel_table(path)]
     if pixels:
@@ -192,7 +193,7 @@ def _readers(root: Path, known: set[str]) -> dict[str, Callable[[Path], Found]]:
         several = len(named) == len(lists) and None not in named
         result["list"] = lambda base: tables.read_lists(lists if several else [_only(lists)], base)
     if folders.split_folders(root) or folders.is_class_root(root, known):
-        result["folders"] = lambda base: folders.read_folders(root, base)
+        result["folders"] = partial(folders.read_folders, root)
     return result
 
 
@@ -220,8 +221,9 @@ def _understand(
         NoDatasetError: there are no images.
         UserError: classes are unknown or uncertain, or a split lacks one.
     """
+    left_out = +found.left_out  # without zeros
     if not found.names:
-        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in found.left_out.items())
+        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in left_out.items())
         raise NoDatasetError(
             f"{root}: {found.form}, without a single image{f' ({reasons})' if reasons else ''}; "
             "get it again, or name another with --source"
@@ -231,7 +233,6 @@ def _understand(
     class_names = chosen_classes(classes, present, str(root))
     index = {name: number for number, name in enumerate(class_names)}
     labels = np.array([index.get(mapping[name], -1) for name in found.classes], dtype=np.int64)
-    left_out = +found.left_out  # without zeros
     for name, count in Counter(found.classes).items():
         if mapping[name] not in index:
             flag = "--classes" if mapping[name] else "--class-map"
