@@ -151,9 +151,13 @@ def test_two_folders_of_one_split(tmp_path):
     assert "are both the val split" in text and "rename" in text
 
 
-def test_validation_alone(tmp_path):
+def test_train_or_validation_alone(tmp_path):
     class_folders(tmp_path / "valid", CLASS_NAMES)
     assert "neither a train nor a test folder" in refused(tmp_path)
+    (tmp_path / "valid").rename(tmp_path / "train")
+    text = refused(tmp_path)
+    assert "neither a validation nor a test folder" in text
+    assert f"--source {tmp_path / 'train'}" in text
 
 
 def test_class_folders_without_files_are_no_dataset(tmp_path):
@@ -518,7 +522,7 @@ def test_fer_plus_with_votes(tmp_path):
 
 
 def test_no_dataset(tmp_path):
-    assert "download_dataset.py" in refused(tmp_path / "none")
+    assert "is missing; get it with: python download_dataset.py" in refused(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     text = refused(tmp_path / "empty")
     assert "holds no dataset of a known form" in text and "docs/data.md" in text
