@@ -198,7 +198,7 @@ def _readers(root: Path, known: set[str]) -> dict[str, Callable[[Path], Found]]:
 
 
 def _only(paths: list[Path]) -> Path:
-    """Returns the one path there is.
+    """Returns the only path.
 
     Raises:
         UserError: there are several.
@@ -215,11 +215,11 @@ def _only(paths: list[Path]) -> Path:
 def _understand(
     found: Found, root: Path, base: Path, class_map: str | None, classes: str | None
 ) -> Layout:
-    """Returns the layout: classes mapped, those that are not kept left out, images in order.
+    """Returns the layout: with this project's classes, and the images in order.
 
     Raises:
         NoDatasetError: there are no images.
-        UserError: classes are unknown or uncertain, or a split lacks one.
+        UserError: classes are unknown or uncertain, or fewer than two are kept.
     """
     left_out = +found.left_out  # without zeros
     if not found.names:
