@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import dataset_preparation
-from conftest import REAL_VOTES, refused, run_script, striped_face, write_pictures
+from conftest import refused, run_script, striped_face, write_pictures
 from ferlab.data import reading, shards, workers
 from ferlab.data.preparation import SCRATCH
 from ferlab.data.preprocessing import preprocess
@@ -512,14 +512,12 @@ def test_votes_for_some_of_the_classes(fer2013_csv, votes_table, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_real_dataset(real_archive, tmp_path):
+def test_real_dataset(real_archive, real_votes, tmp_path):
     shutil.unpack_archive(real_archive, tmp_path / "dataset")
-    flags = ["--votes", REAL_VOTES] if REAL_VOTES.is_file() else []
-    described = prepare(tmp_path / "dataset", tmp_path / "out", *flags)
+    described = prepare(tmp_path / "dataset", tmp_path / "out", "--votes", real_votes)
     read = sum(split["images"] for split in described["splits"].values())
     removed = sum(described["duplicates"]["removed"].values())
-    no_face = len(described["votes"]["no_face_left_out_of_train"]) if flags else 0
+    no_face = len(described["votes"]["no_face_left_out_of_train"])
     assert read + removed + len(described["skipped"]) + no_face == 32_127
     assert removed > 300 and len(described["duplicates"]["conflicts"]) > 10
-    if flags:
-        assert 0.67 < described["votes"]["label_agrees_with_majority"] < 0.69
+    assert 0.67 < described["votes"]["label_agrees_with_majority"] < 0.69
