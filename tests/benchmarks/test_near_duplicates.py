@@ -6,7 +6,8 @@ import torch
 
 import softmax
 from conftest import ROOT, make_split, refused
-from ferlab.data.splits import SPLITS, load_split, save_splits
+from ferlab.constants import SPLITS
+from ferlab.data.splits import load_split, save_splits
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import near_duplicates
