@@ -174,7 +174,7 @@ def require_file(path: Path, remedy: str) -> None:
     Raises:
         UserError: it is missing, or is not a file.
     """
-    if not os.path.isfile(path):  # Path.is_file raises at a name that is too long
+    if not path.is_file():
         fault = "is not a file" if os.path.lexists(path) else "is missing"
         raise UserError(f"{path} {fault}; {remedy}")
 
