@@ -23,7 +23,8 @@ MODEL_KEYS = {
     "model", "config", "state_dict", "class_names", "normalisation", "temperature", "run",
 }  # fmt: skip
 CHECKPOINT_KEYS = {
-    "recipe", "data", "model", "ema", "optimizers", "schedulers", "random", "history", "best",
+    "recipe", "network", "data", "model", "ema", "optimizers", "schedulers", "random", "history",
+    "best",
 }  # fmt: skip
 
 
@@ -205,6 +206,9 @@ def restore_training(trainer: "Trainer", state: dict, path: Path) -> bool:
     except RuntimeError as error:
         raise UserError(f"{path} is of another network; start over without --resume") from error
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
+        for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+            if "capturable" in own:  # in AdamW's groups, True on a GPU alone
+                group["capturable"] = own["capturable"]
         optimizer.load_state_dict(saved)
     for scheduler, saved in zip(trainer.schedulers, state["schedulers"], strict=True):
         scheduler.load_state_dict(saved)

@@ -223,15 +223,17 @@ def test_resume_with_another_recipe_is_refused(tmp_path, monkeypatch, field):
 
 
 def test_checkpoint_of_a_gpu_continues_on_a_cpu(tmp_path, monkeypatch):
-    """Its generators are others, with a state of 16 bytes."""
-    path = tmp_path / "c.pth"
-    stopped_after(1, monkeypatch, path)
+    """Its generators have a state of 16 bytes, and its AdamW can be recorded in a CUDA graph."""
+    path, recipe = tmp_path / "c.pth", change(optimizer="adamw", lr=1e-3)
+    stopped_after(1, monkeypatch, path, recipe)
     state = load_checkpoint(path)
+    for group in state["optimizers"][0]["param_groups"]:
+        group["capturable"] = True
     state["random"] |= {name: torch.zeros(16, dtype=torch.uint8) for name in ("generator", "cuda")}
     save_checkpoint(state, path)
     lines, rows = [], []
     for _ in range(2):
-        result = fit(network(seed=9), TRAIN, VAL, RECIPE, path, True, True, lines.append)
+        result = fit(network(seed=9), TRAIN, VAL, recipe, path, True, True, lines.append)
         rows.append([row["train_loss"] for row in result.history])
         save_checkpoint(state, path)
     note = "after epoch 1; made on another kind of device: other random numbers follow"
