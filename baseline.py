@@ -62,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     fractions = targets.mean(0)
     config = {"classes": len(fractions)}
     model = MajorityClass(**config)
-    model.log_fractions.copy_(fractions.log())
+    smallest = torch.finfo(fractions.dtype).tiny  # for a class that train lacks: log 0 is not finite
+    model.log_fractions.copy_(fractions.clamp(min=smallest).log())
     record = {
         "title": setup.title,
         "command": stage.command_line(),

@@ -91,6 +91,16 @@ def test_baseline_is_the_majority_class(results, data_dir):
     assert metrics["parameters"] == 0
 
 
+def test_baseline_of_a_class_that_train_lacks(data_dir, tmp_path):
+    splits = {name: load_split(data_dir, name) for name in ("train", "test")}
+    splits["train"] = splits["train"].take(splits["train"].labels != 1)
+    save_splits(splits, tmp_path)
+    args = ["--data-dir", tmp_path, "--results-dir", tmp_path]
+    assert run("baseline", *args) == 0
+    assert np.load(tmp_path / "baseline_predictions.npz")["test_probs"][:, 1].max() < 1e-30
+    assert run("baseline", *args, "--evaluate") == 0
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_evaluate_repeats_the_numbers_without_training(results, data_dir, tmp_path, name):
     shutil.copy(split_path(data_dir, "test"), tmp_path)  # a folder with only a test split
