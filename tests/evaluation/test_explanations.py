@@ -168,7 +168,7 @@ def test_the_script_draws_every_picture(votes_dir, tmp_path):
     assert "Accuracy on disturbed test images, by the raters' majority" in text
 
 
-def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch):
+def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch, capsys):
     pytest.importorskip("captum", reason="captum is not installed")
     monkeypatch.setattr(explain_models, "MODELS", ("softmax",))
     args = ["--data-dir", data_dir, "--results-dir", tmp_path]
@@ -178,12 +178,19 @@ def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch):
     assert drawn == {f"explain_{n}.png" for n in ("softmax", "shift", "robustness", "confidence")}
     assert "by the labels, one view" in (tmp_path / "explain.txt").read_text()
 
+    own = tmp_path / "softmax_model.pth"
+    torch.save(torch.load(own) | {"class_names": list("abcdefg")}, own)
+    monkeypatch.setattr(explain_models, "MODELS", ("softmax", "advanced"))
+    line = refused(capsys, explain_models, *args)
+    assert f"advanced_model.pth has other classes than {own}" in line, "the shipped CNN's"
+    assert line.endswith(f"with: python advanced_network.py {' '.join(map(str, args))}")
+
 
 def test_models_that_are_missing(data_dir, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(explain_models, "MODELS", ("softmax", "basic_nn"))
     args = ["--data-dir", data_dir, "--results-dir", tmp_path / "none"]
     line = refused(capsys, explain_models, *args)
-    assert f"train a model with: python softmax.py --results-dir {tmp_path / 'none'}" in line
+    assert line.endswith(f"train a model with: python softmax.py {' '.join(map(str, args))}")
 
 
 def test_missing_captum_is_named(tmp_path):
