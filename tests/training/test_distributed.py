@@ -113,6 +113,8 @@ def test_batch_must_divide_among_the_processes(monkeypatch):
         common_batch_size(41, 287)
     with pytest.raises(UserError, match="raise --batch-size"):
         common_batch_size(2, 287)
+    with pytest.raises(UserError, match="train has 3 in all"):
+        common_batch_size(40, 3)
     assert (common_batch_size(40, 287), common_batch_size(512, 287)) == (40, 286)
 
 
