@@ -181,15 +181,14 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, monkey
 
 
 def test_interrupt_says_what_is_kept(tmp_path, monkeypatch):
-    path = tmp_path / "c.pth"
-    whole = Trainer.train_one_epoch
+    path, save = tmp_path / "c.pth", training.save_checkpoint
 
-    def second_epoch_is_interrupted(self, progress):
-        if self.history:
+    def second_epoch_is_interrupted(state, where):
+        if len(state["history"]) == 2:
             raise KeyboardInterrupt
-        return whole(self, progress)
+        save(state, where)
 
-    monkeypatch.setattr(Trainer, "train_one_epoch", second_epoch_is_interrupted)
+    monkeypatch.setattr(training, "save_checkpoint", second_epoch_is_interrupted)
     with pytest.raises(
         KeyboardInterrupt, match=r"epoch 1 is in .*c.pth; continue with: python .* --resume$"
     ):
@@ -337,24 +336,6 @@ def test_biases_and_norms_do_not_decay():
 def test_a_step_of_one_image_is_refused(tmp_path):
     with pytest.raises(UserError, match="raise --batch-size"):
         train(tmp_path / "c.pth", change(batch_size=1))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"
-        ),
-    ],
-)
-def test_too_little_memory_is_one_line(tmp_path, monkeypatch, error):
-    def full(self, progress):
-        raise error
-
-    monkeypatch.setattr(Trainer, "train_one_epoch", full)
-    with pytest.raises(UserError, match="too little memory for a step; lower --batch-size"):
-        train(tmp_path / "c.pth")
 
 
 def test_fewer_images_than_a_batch_train_in_one_step():
