@@ -40,7 +40,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "no EMA": ("", {"ema_epochs": 0.0}),
     "no label smoothing": ("", {"label_smoothing": 0.0}),
     "no gradient clipping": ("", {"clip": 0.0}),
-    "no dropout": ("--dropout 0", {}),
+    "dropout of 0.3": ("--dropout 0.3", {}),
     "flip alone": ("--augment-strength 0", {}),
     "augmentation two fifths as wide": ("--augment-strength 0.4", {}),
     "augmentation half as wide again": ("--augment-strength 1.5", {}),
