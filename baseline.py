@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     fractions = targets.mean(0)
     config = {"classes": len(fractions)}
     model = MajorityClass(**config)
-    smallest = torch.finfo(fractions.dtype).tiny  # for a class that train lacks: log 0 is not finite
+    smallest = torch.finfo(fractions.dtype).tiny  # for a class that train lacks: no log of 0
     model.log_fractions.copy_(fractions.clamp(min=smallest).log())
     record = {
         "title": setup.title,

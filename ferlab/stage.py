@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ferlab.commands import command_line, next_command, script_of
+from ferlab.commands import command_line, next_command, script_of, stage_command
 from ferlab.constants import REFERENCE_DIR
 from ferlab.data.augmentation import Augmentation
 from ferlab.data.splits import Split, load_splits
@@ -192,10 +192,16 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
             f"{args.results_dir} has the results of {own.name}; choose another --results-dir for "
             f"those of {args.weights[0]}"
         )
+    command = stage_command(
+        script_of(name),
+        data_dir=args.data_dir,
+        results_dir=args.results_dir,
+        targets=args.targets,
+    )
     paths = args.weights or [saved_weights(name, args.results_dir, args.targets)]
     members, contents = [], []
     for path in paths:
-        model, content = load_model(path, name, setup.build)
+        model, content = load_model(path, name, setup.build, command)
         members.append((model, content["temperature"]))
         contents.append(content)
         if rank() == 0:
@@ -204,8 +210,7 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
     for path, content in zip(paths, contents, strict=True):
         if missing := RUN_KEYS - content["run"].keys():
             raise UserError(
-                f"{path}: run has no {', '.join(sorted(missing))}; "
-                f"train it with: python {script_of(name)}"
+                f"{path}: run has no {', '.join(sorted(missing))}; train it with: {command}"
             )
         if content["class_names"] != class_names:
             raise UserError(f"{path} and {paths[0]} have different classes; leave one out")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ferlab.commands import script_of
+from ferlab.commands import script_of, stage_command
 from ferlab.constants import IMAGE_SIZE, MEAN, STD
 from ferlab.files import UserError
 from ferlab.tensor_files import load_tensors, save_tensors
@@ -82,9 +82,18 @@ def save_model(
 
 
 def load_model(
-    path: str | os.PathLike, name: str, build: Callable[..., nn.Module]
+    path: str | os.PathLike,
+    name: str,
+    build: Callable[..., nn.Module],
+    command: str | None = None,
 ) -> tuple[nn.Module, dict]:
     """Builds a network and fills it with the weights of `path`.
+
+    Args:
+        path: the `.pth` file.
+        name: the model's name in file names.
+        build: makes the network from the file's configuration.
+        command: what trains such weights, for messages; None: the model's script without flags.
 
     Returns:
         The network in eval mode on the CPU, and the file's content.
@@ -93,7 +102,7 @@ def load_model(
         UserError: the file is missing, damaged, or of another model or preprocessing.
     """
     path = Path(path)
-    remedy = f"train it with: python {script_of(name)}"
+    remedy = f"train it with: {command or stage_command(script_of(name))}"
     content = load_tensors(path, remedy)
     if not content.keys() >= MODEL_KEYS:
         raise UserError(f"{path} is not a weights file of this project; {remedy}")

@@ -217,11 +217,10 @@ def test_missing_split(capsys, tmp_path, name):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_evaluate_without_weights(capsys, data_dir, tmp_path, monkeypatch, name):
     monkeypatch.setattr(stage, "REFERENCE_DIR", tmp_path / "reference")
-    line = refused(
-        capsys, SCRIPTS[name], "--evaluate", "--data-dir", data_dir, "--results-dir", tmp_path
-    )
-    script = SCRIPTS[name].__name__
-    assert f"{name}_model.pth is missing" in line and f"python {script}.py" in line
+    flags = ["--data-dir", data_dir, "--targets", "votes", "--results-dir", tmp_path]
+    line = refused(capsys, SCRIPTS[name], "--evaluate", *flags)
+    assert f"{name}_model.pth is missing; train it with: " in line
+    assert line.endswith(f"python {SCRIPTS[name].__name__}.py {' '.join(map(str, flags))}")
 
 
 def test_evaluate_with_foreign_weights(capsys, results, data_dir, tmp_path):
