@@ -73,10 +73,9 @@ def next_command(name: str, data_dir: Path, results_dir: Path, targets: str) -> 
         return stage_command(
             *order[name], data_dir=data_dir, results_dir=results_dir, targets=targets
         )
-    votes = results_dir.name == "votes" and results_dir == default_results_dir(targets)
-    return stage_command(
-        "compare_results.py", results_dir=results_dir.parent if votes else results_dir
-    )
+    if targets == "votes" and results_dir == default_results_dir(targets):
+        results_dir = results_dir.parent  # the comparison shows both
+    return stage_command("compare_results.py", results_dir=results_dir)
 
 
 def install_command() -> str:

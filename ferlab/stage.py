@@ -30,7 +30,6 @@ from ferlab.training.prediction import predict_members, predict_views
 from ferlab.training.recipe import Recipe, target_distribution, with_targets
 from ferlab.training.streaming import on_device
 
-Build = Callable[..., nn.Module]
 RUN_KEYS = {
     "title", "command", "targets", "seed", "chosen_by", "seconds", "parameters", "train_counts",
 }  # fmt: skip
@@ -51,7 +50,7 @@ class Setup:
 
     name: str
     title: str
-    build: Build
+    build: Callable[..., nn.Module]
     config: dict
     augmentation: Augmentation
     recipe: dict[str, str | float]
@@ -187,7 +186,11 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
     """
     name = setup.name
     own = args.results_dir / f"{name}_model.pth"
-    if args.weights and own.is_file() and args.weights != [own]:
+    if (
+        args.weights
+        and own.is_file()
+        and [path.resolve() for path in args.weights] != [own.resolve()]
+    ):
         raise UserError(
             f"{args.results_dir} has the results of {own.name}; choose another --results-dir for "
             f"those of {args.weights[0]}"
@@ -261,7 +264,6 @@ def report(
     """
     from ferlab.evaluation import reports
     from ferlab.evaluation.metrics import calibration_of, evaluate_split
-    from ferlab.evaluation.results_text import last_split
 
     class_names = next(iter(splits.values())).class_names
     metrics, predictions = {}, {}
@@ -281,13 +283,7 @@ def report(
         return 0  # the first process writes
     record = {"model": name, "title": title, "class_names": list(class_names)}
     record |= {"parameters": run_record["parameters"], **metrics, "run": run_record}
-    reports.begin(args.results_dir, name)
-    reports.write_predictions(args.results_dir, name, predictions)
-    text = reports.write_results(args.results_dir, record, args.data_dir)
-    shown = last_split(record)
-    if shown != "train" and run_record["parameters"]:
-        reports.write_errors(args.results_dir, record, splits[shown], predictions)
-    reports.write_metrics(args.results_dir, record)
+    text = reports.write_results(args.results_dir, record, args.data_dir, splits, predictions)
     if not args.quiet:
         print(text)
     following = next_command(name, args.data_dir, args.results_dir, args.targets)
