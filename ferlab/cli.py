@@ -71,46 +71,31 @@ def parser(description: str | None) -> Parser:
     return Parser(description=description, formatter_class=_HelpFormatter)
 
 
-def positive(kind: type) -> Callable[[str], float]:
-    """Returns an argparse type: a number of `kind` above zero."""
+def _number(kind: type, name: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
+    """Returns an argparse type: a number of `kind` for which `holds`; messages call it `name`."""
 
     def convert(text: str) -> float:
         value = kind(text)
-        if not 0 < value <= LARGEST:
+        if not holds(value):
             raise ValueError
         return value
 
-    convert.__name__ = f"positive {kind.__name__}"
+    convert.__name__ = name
     return convert
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """Returns an argparse type: a number of `kind` above zero."""
+    return _number(kind, f"positive {kind.__name__}", lambda value: 0 < value <= LARGEST)
 
 
 def not_negative(kind: type) -> Callable[[str], float]:
     """Returns an argparse type: a number of `kind`, zero or above."""
-
-    def convert(text: str) -> float:
-        value = kind(text)
-        if not 0 <= value <= LARGEST:
-            raise ValueError
-        return value
-
-    convert.__name__ = f"not negative {kind.__name__}"
-    return convert
+    return _number(kind, f"not negative {kind.__name__}", lambda value: 0 <= value <= LARGEST)
 
 
-def fraction(text: str) -> float:
-    """An argparse type: a number from 0 up to, not including, 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise ValueError
-    return value
-
-
-def seed(text: str) -> int:
-    """An argparse type: a whole number from 0 to `LARGEST_SEED`."""
-    value = int(text)
-    if not 0 <= value <= LARGEST_SEED:
-        raise ValueError
-    return value
+fraction = _number(float, "fraction", lambda value: 0 <= value < 1)  # an argparse type, as the next
+seed = _number(int, "seed", lambda value: 0 <= value <= LARGEST_SEED)
 
 
 def part(text: str) -> tuple[int, int]:
