@@ -76,7 +76,7 @@ from torch.nn import functional as F
 
 from ferlab import stage
 from ferlab.data.splits import Split
-from ferlab.files import UserError, atomic_path
+from ferlab.files import UserError, write_csv
 from ferlab.training.checkpoint import parameter_count
 from ferlab.training.device import choose_device, precision_name
 from ferlab.training.prediction import predict_logits
@@ -173,10 +173,7 @@ def main(argv: list[str] | None = None) -> int:
         quiet = ["--quiet"] if args.quiet else []
         row = measured([*words, *quiet], changed, train, judged)
         rows[name] = {"variant": name, "command": command} | row
-        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows.values())
+        write_csv(path, COLUMNS, rows.values())
         print(f"{name}: by labels {row['labels']}, by raters {row.get('raters', '-')}", flush=True)
     print(f"{len(train):,} images trained on, {len(judged):,} judged")
     print(table(rows, args.targets))

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ferlab import cli, entry
 from ferlab.constants import ROOT
-from ferlab.files import UserError, atomic_path, read_json
+from ferlab.files import UserError, read_json, write_csv
 
 TABLE = ROOT / "docs" / "experiments.csv"
 COLUMNS = (
@@ -87,10 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         if tuple(row[key] for key in COLUMNS[1:]) not in known:
             rows.append({"id": str(len(rows) + 1), **row})
             added += 1
-    with atomic_path(TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(TABLE, COLUMNS, rows)
     print(f"added {added} of {len(rows)} rows to {TABLE}")
     return 0
 

@@ -1,6 +1,5 @@
 """The results contract's files: text for people, JSON, history, predictions and plots."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from ferlab.data.splits import Split
 from ferlab.evaluation.plots import plot_confusion_matrices, plot_curves, plot_errors
 from ferlab.evaluation.results_text import last_split, results_text
-from ferlab.files import atomic_path, naming_write_errors, write_json, write_text
+from ferlab.files import atomic_path, naming_write_errors, write_csv, write_json, write_text
 
 
 def begin(folder: Path, name: str) -> None:
@@ -46,10 +45,7 @@ def write_results(
         The text.
     """
     name, text, shown = record["model"], results_text(record, data_dir), last_split(record)
-    title, class_names = (
-        f"{record['title']}, trained on {record['run']['targets']}",
-        record["class_names"],
-    )
+    title = f"{record['title']}, trained on {record['run']['targets']}"
     begin(folder, name)
     with atomic_path(folder / f"{name}_predictions.npz") as path, path.open("wb") as file:
         np.savez_compressed(file, **predictions)
@@ -64,7 +60,7 @@ def write_results(
             f"by {judge}: accuracy {numbers['accuracy']:.3f}": np.array(numbers["confusion_matrix"])
             for judge, numbers in judges.items()
         },
-        class_names,
+        record["class_names"],
     )
     if shown != "train" and record["parameters"]:
         plot_errors(
@@ -73,7 +69,7 @@ def write_results(
             splits[shown].images[:, 0].numpy(),
             splits[shown].labels.numpy(),
             predictions[f"{shown}_probs"],
-            class_names,
+            record["class_names"],
             predictions.get(f"{shown}_majority"),
         )
     write_json(folder / f"{name}_metrics.json", record)
@@ -84,11 +80,8 @@ def write_history(
     folder: Path, name: str, title: str, history: list[dict], best_epoch: int
 ) -> None:
     """Writes the training history as CSV, one row an epoch, and as a plot."""
-    with atomic_path(folder / f"{name}_history.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, history[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        for row in history:
-            writer.writerow({key: _short(value) for key, value in row.items()})
+    rows = [{key: _short(value) for key, value in row.items()} for row in history]
+    write_csv(folder / f"{name}_history.csv", rows[0].keys(), rows)
     plot_curves(folder / f"{name}_curves.png", title, history, best_epoch)
 
 
