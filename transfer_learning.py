@@ -96,7 +96,7 @@ class TransferNetwork(nn.Module):
         return self.head(self.backbone(images))
 
     def freeze(self, frozen: bool) -> None:
-        """Freezes the backbone, the statistics of its batch norms included, or frees it."""
+        """Freezes the backbone, the statistics of its batch norms included, or unfreezes it."""
         self.backbone.requires_grad_(not frozen)
         if frozen:
             self.backbone.eval()
@@ -106,7 +106,7 @@ class TransferNetwork(nn.Module):
 
         In a grey image the three colours are equal, so the filters of the colours add up, each
         divided by the deviation of its colour; our [-1, 1] is twice as wide as [0, 1]. The means of
-        the colours add a constant to each filter's output, which the batch norm behind subtracts.
+        the colours add a constant to each filter's output, which the next batch norm subtracts.
 
         Args:
             weights: the state dict of torchvision's network of the same name.

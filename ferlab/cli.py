@@ -182,7 +182,7 @@ def training_parser(
         type=not_negative(float),
         default=1.0,
         metavar="FACTOR",
-        help="factor of the ranges of the augmentation; 0 leaves the flip alone",
+        help="factor of the ranges of the augmentation; with 0 only the flip remains",
     )
     add(
         "--precision",
@@ -190,7 +190,7 @@ def training_parser(
         default=precision,
         help="number format; auto: bfloat16 where the device has instructions for it",
     )
-    add("--resume", action="store_true", help="continue the checkpoint of a stopped run")
+    add("--resume", action="store_true", help="continue a stopped run from its checkpoint")
     return result
 
 

@@ -21,7 +21,7 @@ def script_of(name: str) -> str:
 
 
 def located(text: str) -> str:
-    """Returns a message whose commands work where the person stands.
+    """Returns a message whose commands work in the current folder.
 
     In another folder than the project's, a command names the script's folder as it was typed for
     this program: `python ../faces/softmax.py`.
@@ -94,8 +94,8 @@ def install_command() -> str:
 def command_line() -> str:
     """Returns the command that repeats what this program does, as a person types it.
 
-    Without `--resume`: a run in parts is the run of the same flags, and who repeats it has no
-    checkpoint.
+    `--resume` is left out: a resumed run ends where an uninterrupted one does, and whoever repeats
+    it has no checkpoint.
     """
     words = [word for word in sys.argv[1:] if word != "--resume"]
     return shlex.join(["python", Path(sys.argv[0]).name, *words])

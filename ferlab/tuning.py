@@ -80,7 +80,7 @@ def open_study(storage: str, name: str, task: dict, defaults: dict, rung: int) -
             pruner=pruner,
             load_if_exists=True,
         )
-        if "task" not in study.user_attrs:  # last: a process that ends in between is made up for
+        if "task" not in study.user_attrs:  # is written last: a new study, or one left half made
             if not study.trials:
                 study.enqueue_trial(defaults)
             study.set_user_attr("task", task)

@@ -10,7 +10,7 @@ from ferlab.evaluation.calibration import calibration_error, cross_entropy, entr
 
 BOOTSTRAP_SAMPLES = 10_000
 CONFIDENCE = 0.95
-LEAST_AGREEING = 5  # raters: fewer make no majority, but for rare cases
+LEAST_AGREEING = 5  # raters: with fewer there is no majority, except in rare cases
 
 
 def evaluate_split(split: Split, probs: np.ndarray, counts: dict[str, list[int]]) -> dict:
