@@ -52,7 +52,7 @@ from ferlab.evaluation import explanation_report as report
 from ferlab.files import UserError, require_writable, write_text
 from ferlab.live.onnx_classifier import require_packages
 from ferlab.stage import saved_weights
-from ferlab.training.recipe import expected_class, with_targets
+from ferlab.training.recipe import expected_class, require_targets
 
 
 def load_models(folder: Path, targets: str, data_dir: Path) -> dict[str, tuple[nn.Module, dict]]:
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         args.data_dir, required=("test",), class_names=tuple(names), wanted=("test",)
     )
     test = splits["test"]
-    with_targets(test, args.targets)  # raises where there are no votes
+    require_targets(test, args.targets)
     expected = expected_class(test, args.targets)
     steps = report.steps_of(models, test, expected, args.targets, folder)
     lines = [f"Models in {folder}: {', '.join(c['run']['title'] for _, c in models.values())}", ""]

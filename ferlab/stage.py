@@ -27,7 +27,7 @@ from ferlab.training.device import (
 from ferlab.training.distributed import from_rank_0, process_group, rank, world_size
 from ferlab.training.fit import fit
 from ferlab.training.prediction import predict_members, predict_views
-from ferlab.training.recipe import Recipe, target_distribution, with_targets
+from ferlab.training.recipe import Recipe, require_targets, target_distribution, with_targets
 from ferlab.training.streaming import on_device
 
 RUN_KEYS = {
@@ -113,7 +113,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
     splits = load_splits(args.data_dir, required=("train", "val"))
     train, val = splits["train"], splits["val"]
     for split in (train, val):
-        with_targets(split, args.targets)  # raises before the work where there are no votes
+        require_targets(split, args.targets)
     checkpoint = args.results_dir / f"{name}_checkpoint.pth"
     if args.resume and args.precision == "auto":  # whatever the run began with
         precision = from_rank_0(load_checkpoint, checkpoint)["recipe"]["precision"]

@@ -177,12 +177,14 @@ def _run_facts(record: dict) -> dict[str, str]:
 
 def _recipe(recipe: dict) -> str:
     """Returns the settings that are in use, without those shown elsewhere."""
-    elsewhere = ("seed", "epochs", "augmentation", "targets")
-    plain = {k: v for k, v in recipe.items() if k not in elsewhere and v not in (0, False, "none")}
+    left_out = {"seed", "epochs", "augmentation", "targets"}
     if recipe["targets"] == "votes":
-        plain.pop("label_smoothing", None)  # votes are not smoothed
-    if not recipe["low_resolution_fraction"]:
-        del plain["low_resolution"]
+        left_out.add("label_smoothing")  # votes are not smoothed
+    if not (recipe["low_resolution_fraction"] and recipe["augmentation"]):
+        left_out |= {"low_resolution", "low_resolution_fraction"}
+    if not recipe["frozen_epochs"]:
+        left_out.add("frozen_lr")
+    plain = {k: v for k, v in recipe.items() if k not in left_out and v not in (0, False, "none")}
     augmentation = [
         key if value is True else f"{key} {value:g}"
         for key, value in (recipe["augmentation"] or {}).items()
