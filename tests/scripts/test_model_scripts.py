@@ -18,7 +18,7 @@ from conftest import make_split, refused, run_script
 from ferlab import stage
 from ferlab.data.splits import CLASS_NAMES, Split, load_split, save_splits, split_path
 from ferlab.training import fit
-from model_runs import SCRIPTS, SMALL, metrics_of, run
+from model_runs import EACH_MAIN, SCRIPTS, SMALL, metrics_of, run
 
 FILES = ("results.txt", "metrics.json", "model.pth", "predictions.npz", "confusion_matrix.png")
 TRAINING_FILES = ("history.csv", "curves.png", "checkpoint.pth", "errors.png")
@@ -206,7 +206,7 @@ def test_weights_are_found_from_another_folder(capsys, results, data_dir, tmp_pa
 # -- what is refused ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", EACH_MAIN)
 def test_missing_split(capsys, tmp_path, name):
     line = refused(
         capsys, SCRIPTS[name], "--data-dir", tmp_path / "none", "--results-dir", tmp_path
@@ -244,7 +244,7 @@ def test_evaluate_with_foreign_weights(capsys, results, data_dir, tmp_path):
     assert "other preprocessing" in refused(capsys, softmax, *base, garbage)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", EACH_MAIN)
 def test_weights_without_evaluate_train_nothing(capsys, results, data_dir, tmp_path, name):
     weights = results / f"{name}_model.pth"
     args = ["--weights", weights, "--data-dir", data_dir, "--results-dir", tmp_path]
@@ -274,7 +274,7 @@ def test_evaluate_on_nothing(capsys, results, tmp_path):
     assert "has no split; make it with: python dataset_preparation.py" in line
 
 
-@pytest.mark.parametrize("name", ["baseline", "softmax"])
+@pytest.mark.parametrize("name", EACH_MAIN)
 def test_classes_that_differ_between_splits(capsys, data_dir, tmp_path, name):
     for split in ("train", "val"):
         shutil.copy(split_path(data_dir, split), tmp_path)
@@ -302,7 +302,7 @@ def test_results_folder_that_cannot_be_written(capsys, data_dir, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", EACH_MAIN)
 def test_cuda_without_one(capsys, data_dir, tmp_path, name):
     line = refused(
         capsys, SCRIPTS[name], "--device", "cuda", "--data-dir", data_dir, "--results-dir", tmp_path
