@@ -141,13 +141,8 @@ def fault_of(content: dict) -> str | None:
     return None
 
 
-def save_checkpoint(state: dict, path: Path) -> None:
-    """Writes a loop state (see `trainer.Trainer.state`); an older one stays until it is whole."""
-    save_tensors(state, path)
-
-
 def load_checkpoint(path: Path) -> dict:
-    """Reads a loop state.
+    """Reads the state of a run, as `training_state` returns it.
 
     Raises:
         UserError: there is none, or the file is something else.

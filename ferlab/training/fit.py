@@ -9,11 +9,11 @@ from torch import nn
 from ferlab.commands import command_line
 from ferlab.data.splits import Split
 from ferlab.files import UserError
+from ferlab.tensor_files import save_tensors
 from ferlab.training.checkpoint import (
     load_checkpoint,
     restore_training,
     round_weights,
-    save_checkpoint,
     training_state,
 )
 from ferlab.training.distributed import from_rank_0, rank
@@ -92,7 +92,7 @@ def fit(
         while done < recipe.epochs:
             row = trainer.epoch(val, quiet)
             if rank() == 0:
-                save_checkpoint(training_state(trainer), checkpoint)
+                save_tensors(training_state(trainer), checkpoint)
             done = row["epoch"]
             best = "  best" if trainer.best.get("epoch") == row["epoch"] else ""
             report(

@@ -159,7 +159,7 @@ def test_interrupted_run_resumes_to_the_same_bits(data_dir, tmp_path, monkeypatc
     args = ["--data-dir", data_dir, "--epochs", 4, "--batch-size", "40", "--widths", "8", "16"]
     args = [*map(str, args), "--quiet", "--results-dir"]
     assert advanced_network.main([*args, str(tmp_path / "whole")]) == 0
-    parts, save = tmp_path / "parts", fit.save_checkpoint
+    parts, save = tmp_path / "parts", fit.save_tensors
 
     def save_and_press_ctrl_c(state, path):
         save(state, path)
@@ -167,7 +167,7 @@ def test_interrupted_run_resumes_to_the_same_bits(data_dir, tmp_path, monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "save_checkpoint", save_and_press_ctrl_c)
+        patch.setattr(fit, "save_tensors", save_and_press_ctrl_c)
         assert advanced_network.main([*args, str(parts)]) == 130
     error = capsys.readouterr().err
     assert "continue with: python " in error and error.rstrip().endswith(" --resume")

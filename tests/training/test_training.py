@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from conftest import make_split
 from ferlab.data.splits import Split
 from ferlab.files import UserError
+from ferlab.tensor_files import save_tensors
 from ferlab.training import cuda_graph, trainer
 from ferlab.training import fit as training
-from ferlab.training.checkpoint import load_checkpoint, save_checkpoint
+from ferlab.training.checkpoint import load_checkpoint
 from ferlab.training.device import choose_device
 from ferlab.training.fit import fit
 from ferlab.training.optimizers import (
@@ -78,7 +79,7 @@ class Stop(Exception):
 
 def stopped_after(epochs, monkeypatch, path, recipe=RECIPE):
     """Trains and is killed right after the checkpoint of `epochs`."""
-    save, written = training.save_checkpoint, []
+    save, written = training.save_tensors, []
 
     def save_then_die(state, where):
         save(state, where)
@@ -87,7 +88,7 @@ def stopped_after(epochs, monkeypatch, path, recipe=RECIPE):
             raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(training, "save_checkpoint", save_then_die)
+        patch.setattr(training, "save_tensors", save_then_die)
         train(path, recipe)
 
 
@@ -171,14 +172,14 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, monkey
 
 
 def test_interrupt_says_what_is_kept(tmp_path, monkeypatch):
-    path, save = tmp_path / "c.pth", training.save_checkpoint
+    path, save = tmp_path / "c.pth", training.save_tensors
 
     def second_epoch_is_interrupted(state, where):
         if len(state["history"]) == 2:
             raise KeyboardInterrupt
         save(state, where)
 
-    monkeypatch.setattr(training, "save_checkpoint", second_epoch_is_interrupted)
+    monkeypatch.setattr(training, "save_tensors", second_epoch_is_interrupted)
     with pytest.raises(
         KeyboardInterrupt, match=r"epoch 1 is in .*c.pth; continue with: python .* --resume$"
     ):
@@ -218,12 +219,12 @@ def test_checkpoint_of_a_gpu_continues_on_a_cpu(tmp_path, monkeypatch):
     for group in state["optimizers"][0]["param_groups"]:
         group["capturable"] = True
     state["random"] |= {name: torch.zeros(16, dtype=torch.uint8) for name in ("generator", "cuda")}
-    save_checkpoint(state, path)
+    save_tensors(state, path)
     lines, rows = [], []
     for _ in range(2):
         result = fit(network(seed=9), TRAIN, VAL, recipe, path, True, True, lines.append)
         rows.append([row["train_loss"] for row in result.history])
-        save_checkpoint(state, path)
+        save_tensors(state, path)
     note = "after epoch 1; made on another kind of device: other random numbers follow"
     assert lines[0] == f"resumed from {path} {note}"
     assert rows[0] == rows[1], "from the same seed"
