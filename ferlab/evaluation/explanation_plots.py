@@ -253,7 +253,7 @@ def plot_agreement(
         models: entries of `by_agreement` by model; empty without votes.
         reliabilities: mean confidence, accuracy, number by model (see `explanations.reliability`).
     """
-    with figure_file(path, 9.6 if models else 6, 4.6) as figure:
+    with figure_file(path, 9.6 if models else 7, 4.6) as figure:
         panels = figure.subplots(1, 2 if models else 1, squeeze=False)[0]
         if models:
             axes = panels[0]

@@ -151,6 +151,14 @@ def test_reliability_counts_bins():
 PICTURES = ("softmax", "mlp", "shift", "cnn", "cnn_mean", "cnn_channels", "robustness")
 
 
+def require_whole_pictures(folder):
+    """Checks that no picture is blank, or cut off at the edge."""
+    for path in folder.glob("explain_*.png"):
+        pixels = cv2.imread(str(path), 0)
+        assert (pixels < 200).mean() > 0.01, path
+        assert min(pixels[[0, -1]].min(), pixels[:, [0, -1]].min()) == 255, path
+
+
 def test_the_script_draws_every_picture(votes_dir, tmp_path):
     pytest.importorskip("captum", reason="captum is not installed")
     args = ["--data-dir", votes_dir, "--results-dir", tmp_path, "--targets", "votes"]
@@ -159,8 +167,7 @@ def test_the_script_draws_every_picture(votes_dir, tmp_path):
     assert explain_models.main([*map(str, args), "--quiet"]) == 0
     drawn = {path.name for path in tmp_path.glob("explain_*.png")}
     assert drawn == {f"explain_{name}.png" for name in (*PICTURES, "confidence", "disagreements")}
-    for path in tmp_path.glob("explain_*.png"):  # none is blank
-        assert (cv2.imread(str(path), 0) < 200).mean() > 0.01, path
+    require_whole_pictures(tmp_path)
     text = (tmp_path / "explain.txt").read_text()
     for title in ("softmax regression", "MLP", "CNN"):
         assert text.count(title) > 10
@@ -176,6 +183,7 @@ def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch, capsys):
     assert explain_models.main([*map(str, args), "--quiet"]) == 0
     drawn = {path.name for path in tmp_path.glob("explain_*.png")}
     assert drawn == {f"explain_{n}.png" for n in ("softmax", "shift", "robustness", "confidence")}
+    require_whole_pictures(tmp_path)
     assert "by the labels, one view" in (tmp_path / "explain.txt").read_text()
 
     own = tmp_path / "softmax_model.pth"
