@@ -3,14 +3,14 @@
     python benchmarks/ablation.py --targets votes
     python benchmarks/ablation.py --targets labels --only "SGD" "no EMA"
 
-A part of train is trained on, in so many epochs that the network overfits as it does on the whole
-of train in a long run; the rest of train, and val, are judged, so that differences of half a point
-show. Every variant is trained from the same seed and judged by its last epoch; nothing is chosen,
-and test is never read. `±` is the standard error of the difference to the recipe, from the images
-that exactly one of the two classifies correctly; seeds 1 and 2 show the effect of chance. Writes
-`ablation_<targets>.csv` to --results-dir after each variant; variants that are in it are not
-trained again. Further flags are advanced_network.py's and change the recipe of all variants. A
-variant takes 2 to 3 minutes on two CPU cores with bfloat16 instructions.
+The network is trained on a part of train, for so many epochs that it overfits as in a long run on
+the whole of train. It is judged on the rest of train and on val, which are enough images to show a
+difference of half a point. Every variant is trained from the same seed and judged by its last
+epoch; nothing is chosen, and test is never read. `±` is the standard error of the difference to the
+recipe, from the images that exactly one of the two classifies correctly; seeds 1 and 2 show the
+effect of chance. Writes `ablation_<targets>.csv` to --results-dir after each variant; variants that
+are in it are not trained again. Further flags are advanced_network.py's and change the recipe of
+all variants. A variant takes 2 to 3 minutes on two CPU cores with bfloat16 instructions.
 """
 
 import argparse
