@@ -68,7 +68,11 @@ def load_models(folder: Path, targets: str, data_dir: Path) -> dict[str, tuple[n
         )
 
     paths = {name: saved_weights(name, folder, targets) for name in MODELS}
-    found = {name: load_weights(path) for name, path in paths.items() if os.path.lexists(path)}
+    found = {
+        name: load_weights(path, command(name))
+        for name, path in paths.items()
+        if os.path.lexists(path)
+    }
     if not found:
         raise UserError(f"{folder} has no *_model.pth; train a model with: {command('softmax')}")
     first = next(iter(found))

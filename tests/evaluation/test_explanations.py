@@ -197,8 +197,10 @@ def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch, capsys):
 def test_models_that_are_missing(data_dir, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(explain_models, "MODELS", ("softmax", "basic_nn"))
     args = ["--data-dir", data_dir, "--results-dir", tmp_path / "none"]
-    line = refused(capsys, explain_models, *args)
-    assert line.endswith(f"train a model with: python softmax.py {' '.join(map(str, args))}")
+    command = f"python softmax.py {' '.join(map(str, args))}"
+    assert refused(capsys, explain_models, *args).endswith(f"; train a model with: {command}")
+    (tmp_path / "none" / "softmax_model.pth").write_text("damaged")
+    assert refused(capsys, explain_models, *args).endswith(f"; train it with: {command}")
 
 
 def test_missing_captum_is_named(tmp_path):

@@ -229,19 +229,12 @@ def test_evaluate_with_foreign_weights(capsys, results, data_dir, tmp_path):
     assert "holds weights of basic_nn, not of advanced" in line
     line = refused(capsys, advanced_network, *base, split_path(data_dir, "test"))
     assert "not a weights file of this project" in line
-    garbage = tmp_path / "garbage.pth"
-    garbage.write_bytes(b"no weights at all")
-    line = refused(capsys, advanced_network, *base, garbage)
-    assert "damaged or not a file of this project" in line
-    content = torch.load(results / "softmax_model.pth")
-    content["state_dict"]["linear.weight"] = torch.zeros(7, 5)
-    torch.save(content, garbage)
-    line = refused(capsys, softmax, *base, garbage)
+    content, other = torch.load(results / "softmax_model.pth"), tmp_path / "other.pth"
+    torch.save(content | {"state_dict": {"linear.weight": torch.zeros(7, 5)}}, other)
+    line = refused(capsys, softmax, *base, other)
     assert "does not fit this version of the network" in line
-    content = torch.load(results / "softmax_model.pth")
-    content["image_size"] = 224
-    torch.save(content, garbage)
-    assert "other preprocessing" in refused(capsys, softmax, *base, garbage)
+    torch.save(content | {"image_size": 224}, other)
+    assert "other preprocessing" in refused(capsys, softmax, *base, other)
 
 
 @pytest.mark.parametrize("name", EACH_MAIN)
