@@ -2,9 +2,9 @@
 
     python benchmarks/experiments.py results results/votes --note "reference"
 
-Takes every `*_metrics.json` below the folders. A row that is in the table already is left as it is.
-`data` is the digest of the train split (images, labels and votes), `commit` that of the working
-tree. Accuracies are by the labels and by the raters' majority.
+Takes every `*_metrics.json` below the folders. A run that is in the table already, with whatever
+commit and note, is left as it is. `data` is the digest of the train split (images, labels and
+votes), `commit` that of the working tree. Accuracies are by the labels and by the raters' majority.
 """
 
 import argparse
@@ -24,6 +24,7 @@ COLUMNS = (
     "id", "model", "targets", "command", "commit", "data", "hardware", "seed", "parameters",
     "val_labels", "val_raters", "test_labels", "test_raters", "seconds", "note",
 )  # fmt: skip
+OF_A_RUN = [name for name in COLUMNS if name not in ("id", "commit", "note")]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,11 +81,11 @@ def main(argv: list[str] | None = None) -> int:
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     rows = read_table()
-    known = {tuple(row[key] for key in COLUMNS[1:]) for row in rows}
+    known = {tuple(row[key] for key in OF_A_RUN) for row in rows}
     added = 0
     for path in sorted(path for folder in args.folders for path in folder.rglob("*_metrics.json")):
         row = {key: str(value) for key, value in row_of(path, commit, args.note).items()}
-        if tuple(row[key] for key in COLUMNS[1:]) not in known:
+        if tuple(row[key] for key in OF_A_RUN) not in known:
             rows.append({"id": str(len(rows) + 1), **row})
             added += 1
     write_csv(TABLE, COLUMNS, rows)
