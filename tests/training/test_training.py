@@ -321,11 +321,6 @@ def test_biases_and_norms_do_not_decay():
     assert len(decaying["params"]) + len(free["params"]) == len(list(model.parameters()))
 
 
-def test_a_step_of_one_image_is_refused(tmp_path):
-    with pytest.raises(UserError, match="raise --batch-size"):
-        train(tmp_path / "c.pth", change(batch_size=1))
-
-
 def test_fewer_images_than_a_batch_train_in_one_step():
     trainer = Trainer(network(), TRAIN, change(batch_size=10_000))
     assert trainer.order().shape == (1, len(TRAIN))
