@@ -94,7 +94,8 @@ def not_negative(kind: type) -> Callable[[str], float]:
     return _number(kind, f"not negative {kind.__name__}", lambda value: 0 <= value <= LARGEST)
 
 
-fraction = _number(float, "fraction", lambda value: 0 <= value < 1)  # an argparse type, as the next
+# Argparse types too, without the parentheses.
+fraction = _number(float, "fraction", lambda value: 0 <= value < 1)
 seed = _number(int, "seed", lambda value: 0 <= value <= LARGEST_SEED)
 
 

@@ -132,7 +132,7 @@ def cam_pictures(model: nn.Module, split: Split, expected: torch.Tensor, folder:
 
 
 def channel_picture(model: nn.Module, split: Split, folder: Path) -> list[str]:
-    """Draws the faces to which channels of the CNN's first and middle layer respond most."""
+    """Draws the faces to which channels of the CNN's first layer and middle block respond most."""
     middle = len(model.stages) // 2
     layers = {
         "first layer": model.stem[:4],
