@@ -44,11 +44,6 @@ if TYPE_CHECKING:  # everything heavy is imported after the flags are parsed
     from ferlab.live.onnx_classifier import OnnxClassifier
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser."""
-    return flags.parser(__doc__)
-
-
 def load_classifier(path: Path, threads: int) -> "Classifier | OnnxClassifier":
     """Returns the classifier of a weights file, or of a .onnx file, which needs no torch.
 
@@ -67,7 +62,7 @@ def load_classifier(path: Path, threads: int) -> "Classifier | OnnxClassifier":
             f"{path} needs {error.name}; install it with: pip install -r requirements.txt, "
             "or use a .onnx file as --weights"
         ) from error
-    return Classifier(path, "advanced", CNN, threads)
+    return Classifier(path, CNN, threads)
 
 
 def open_detector(name: str, model: Path | None) -> "HaarDetector | YuNetDetector":
@@ -93,9 +88,13 @@ def run(args: argparse.Namespace) -> None:
     """
     from ferlab.live.app import LiveOptions, LiveRun
     from ferlab.live.pipeline import Pipeline, reserve_detector_core
-    from ferlab.live.sources import open_source
+    from ferlab.live.sources import local_path, open_source
     from ferlab.live.window import Window
 
+    source_path = local_path(args.source)
+    for path in filter(None, (args.output, args.log)):
+        if source_path and path.exists() and source_path.exists() and path.samefile(source_path):
+            raise UserError(f"{path} is the source itself; choose another name for the output")
     weights = args.weights or default_weights()
     if args.explain and weights.suffix.lower() == ".onnx":
         raise UserError(
@@ -103,13 +102,13 @@ def run(args: argparse.Namespace) -> None:
             "it was exported from: --weights FILE.pth"
         )
     options = LiveOptions(
-        args.min_confidence,
-        args.output,
-        args.log,
-        args.max_frames,
-        args.quiet,
-        args.codec,
-        args.explain,
+        min_confidence=args.min_confidence,
+        output=args.output,
+        log=args.log,
+        max_frames=args.max_frames,
+        quiet=args.quiet,
+        codec=args.codec,
+        explain=args.explain,
     )
     live = None
     try:
@@ -153,7 +152,7 @@ def run_server(args: argparse.Namespace) -> None:
     opened = server.open_port(address)
     weights = args.weights or default_weights()
     classifier = load_classifier(weights, reserve_detector_core())
-    open_detector(args.detector, args.detector_model)  # a fault shows now
+    open_detector(args.detector, args.detector_model)  # reports a fault before the first visitor
 
     def make_pipeline() -> Pipeline:
         detector = open_detector(args.detector, args.detector_model)
@@ -169,13 +168,13 @@ def run_server(args: argparse.Namespace) -> None:
 @entry.command
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags and runs the demo; returns the exit code."""
-    args = make_parser().parse_args(argv)
+    parser = flags.parser(__doc__)
+    args = parser.parse_args(argv)
     if args.serve is not None:
+        if args.output or args.log:
+            parser.error("--serve writes no --output and no --log; the page has a CSV to download")
         run_server(args)
         return 0
-    for path in (args.output, args.log):
-        if path and path.exists() and path.resolve() == Path(args.source).resolve():
-            raise UserError(f"{path} is the source itself; choose another name for the output")
     start = time.time()
     try:
         run(args)

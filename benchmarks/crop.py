@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     if labelled:
         weights = args.weights or default_weights()
         print(f"weights: {weights}")
-        classifier, detector, faces = Classifier(weights, "advanced", CNN), HaarDetector(), []
+        classifier, detector, faces = Classifier(weights, CNN), HaarDetector(), []
         for image, wanted in labelled:
             boxes = detector.in_still(image, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
             faces += [(image, box, wanted) for box in boxes]

@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from benchmarks.serve import ROOT, encoded_frames, visit
+from benchmarks.serve import encoded_frames, visit
 from ferlab import cli, entry
+from ferlab.constants import ROOT
 from ferlab.sample.dataset import clip_frames
 
-PROGRAMS = ("file", "camera", "server", "training")
 RATE = 30  # frames per second of the camera
 BREAK = 600  # seconds after which its stream ends, and the program connects anew
 VISITORS = 4  # at a time
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the benchmark's flags."""
     result = cli.parser(__doc__)
     add = result.add_argument
-    add("programs", nargs="*", metavar="PROGRAM", help=f"of {', '.join(PROGRAMS)} (default: all)")
+    add("programs", nargs="*", metavar="PROGRAM", help=f"of {', '.join(MEASURES)} (default: all)")
     add("--minutes", type=cli.positive(float), default=60, help="duration of camera and server")
     add("--frames", type=cli.positive(int), default=100_000, help="length of the video")
     add("--data-dir", type=Path, default=cli.DATA_DIR, help="folder of the split files")
@@ -228,9 +228,12 @@ MEASURES = {
 @entry.command
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
-    args = parser().parse_args(argv)
+    flags = parser()
+    args = flags.parse_args(argv)
+    if unknown := set(args.programs) - MEASURES.keys():
+        flags.error(f"no such program: {', '.join(unknown)}")
     print("program    seconds    MB early     MB late      growth      most")
-    for name in args.programs or PROGRAMS:
+    for name in args.programs or MEASURES:
         print(MEASURES[name](args), flush=True)
     return 0
 

@@ -52,7 +52,7 @@ def onnx_network(content: bytes, threads: int) -> Network:
 
 def load_networks(weights: Path, data_dir: Path, threads: int) -> dict[str, tuple[Network, int]]:
     """Returns each variant of the network and the size of its file in bytes, by name."""
-    live = Classifier(weights, "advanced", CNN, threads)
+    live = Classifier(weights, CNN, threads)
     model, content = load_model(weights, "advanced", CNN)
     size = weights.stat().st_size
     proto = to_onnx(model)

@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.tables import read_rows
 from ferlab import cli, entry
 from ferlab.files import UserError
+from ferlab.live import flags
 from ferlab.live.boxes import Box, iou, scaled
 from ferlab.live.detection import MAX_WIDTH, HaarDetector, limit_width, load_cascade
 from ferlab.live.pipeline import Pipeline, reserve_detector_core
 from ferlab.live.sources import open_source
-from live_inference import make_parser
 
 COLUMNS = ("file", "first", "last", "x", "y", "w", "h")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".mp4", ".mkv", ".mov", ".avi", ".gif"}
@@ -63,7 +63,7 @@ def count(boxes: list[Box], faces: list[Box]) -> tuple[int, int]:
 
 def one_cascade(path: Path) -> Iterator[list[Box]]:
     """Yields the boxes of a detection in each whole frame."""
-    cascade, source = load_cascade(), open_source(str(path), None, None)
+    cascade, source = load_cascade(), open_source(str(path))
     while not source.ended:
         if (frame := source.read(0.1)) is not None:
             resized, scale = limit_width(frame.gray, MAX_WIDTH)
@@ -74,9 +74,9 @@ def one_cascade(path: Path) -> Iterator[list[Box]]:
 
 def program(path: Path) -> Iterator[list[Box]]:
     """Yields the boxes that the live program finds in each frame; classifies none."""
-    defaults = make_parser().get_default
-    source = open_source(str(path), None, None)
-    pipeline = Pipeline(HaarDetector(), None, defaults("smoothing"), defaults("classify_rate"))
+    default = flags.parser(None).get_default
+    source = open_source(str(path))
+    pipeline = Pipeline(HaarDetector(), None, default("smoothing"), default("classify_rate"))
     for frame in pipeline.frames(source):
         if frame is not None:
             faces = pipeline.find(frame, source)

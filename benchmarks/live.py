@@ -32,18 +32,17 @@ from benchmarks.plain_loop import Plain, all_cores, frames_of, resized
 from benchmarks.tables import read_rows
 from benchmarks.webcam import RATE, BufferedCamera, Probe
 from ferlab import cli, entry
-from ferlab.files import UserError
+from ferlab.files import UserError, require_file
+from ferlab.live import flags
 from ferlab.live.app import LiveOptions, LiveRun
 from ferlab.live.classifier import Classifier
 from ferlab.live.detection import HaarDetector
-from ferlab.live.flags import frame_size
 from ferlab.live.frames import FileSource
 from ferlab.live.pipeline import STAGES, Pipeline, reserve_detector_core
 from ferlab.live.streams import LiveSource
 from ferlab.live.videos import open_video
 from ferlab.live.weights import default_weights
 from ferlab.sample.dataset import write_sample_clip
-from live_inference import make_parser
 
 
 def read_truth(path: Path) -> list[tuple[int, int, int]]:
@@ -78,11 +77,11 @@ def run_live(
 ) -> tuple[Pipeline, float]:
     """Runs the live program without encoding; returns its pipeline and the seconds."""
     threads = reserve_detector_core()
-    default = make_parser().get_default
+    default = flags.parser(None).get_default
     options = LiveOptions(min_confidence=default("min_confidence"), quiet=True, explain=explain)
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
-        classifier = Classifier(weights, "advanced", CNN, threads, precision)
+        classifier = Classifier(weights, CNN, threads, precision)
         pipeline = Pipeline(
             HaarDetector(), classifier, default("smoothing"), default("classify_rate")
         )
@@ -142,7 +141,7 @@ def measure_latencies(
 
 def face_latencies(weights: Path, precision: str) -> list[float]:
     """Returns the median milliseconds to classify and to explain one face, nothing else running."""
-    classifier = Classifier(weights, "advanced", CNN, reserve_detector_core(), precision)
+    classifier = Classifier(weights, CNN, reserve_detector_core(), precision)
     face, result = np.zeros((96, 96, 3), np.uint8), []
     for call in (lambda: classifier([face]), lambda: classifier.explain([face], [0])):
         seconds = []
@@ -180,8 +179,8 @@ def clips(
     Raises:
         UserError: the video is missing.
     """
-    if source and not source.is_file():
-        raise UserError(f"{source} is missing; name a video file with --source")
+    if source:
+        require_file(source, "name a video file with --source")
     video = source or folder / "clip.mp4"
     if not source:
         write_sample_clip(folder)
@@ -201,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--sizes",
-        type=frame_size,
+        type=flags.frame_size,
         nargs="+",
         default=[(640, 480), (1280, 720)],
         help="sizes of the frames",

@@ -26,10 +26,10 @@ import cv2
 import numpy as np
 
 from ferlab import cli, entry
+from ferlab.constants import ROOT
 from ferlab.live.onnx_classifier import require_packages
 from ferlab.live.sources import open_source
 
-ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 640  # of a frame, as the page sends it
 
 

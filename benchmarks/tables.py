@@ -18,7 +18,7 @@ def read_rows(path: Path, columns: tuple[str, ...], flag: str) -> list[dict[str,
         UserError: the file cannot be read, lacks a column or a value, or has no rows.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # with the mark of some editors
             reader = csv.DictReader(file)
             rows, header = list(reader), reader.fieldnames or []
     except OSError as error:

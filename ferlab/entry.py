@@ -45,6 +45,12 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         except BrokenPipeError:  # `python script.py | head`: nobody reads any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        except OSError as error:  # a folder without permission, a name that is too long
+            if error.filename is None:
+                raise
+            line = f"{error.filename} cannot be used: {error.strerror}; check name and permissions"
+            print(f"error: {shown(UserError(line))}", file=sys.stderr)
+            return 1
 
     return wrapped
 

@@ -1,4 +1,4 @@
-"""Conversion of a network to ONNX, in float32 or int8, with metadata for its users."""
+"""Conversion of a network to ONNX, in float32 or int8, with the metadata that its users need."""
 
 import json
 import logging

@@ -14,24 +14,24 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from ferlab.constants import ROOT
 from ferlab.data.splits import CLASS_NAMES, Split, save_splits
 from ferlab.data.votes import COLUMNS, HEADER, ROWS
 from ferlab.sample.dataset import CENTRE_Y, HALF_SIDE, place
 from ferlab.sample.faces import draw_face, random_identity
 
-ROOT = Path(__file__).resolve().parents[1]
 REAL_ARCHIVE = ROOT.parent / "shared" / "data" / "face-expression-recognition-dataset.zip"
 LONGEST = ("test_live_inference.py", "test_pipeline.py", "test_model_scripts.py")  # test files
 REAL_VOTES = REAL_ARCHIVE.with_name("fer2013new.csv")
 
 
 def pytest_configure() -> None:
-    """Lets the tests' programs hear Ctrl-C even where a shell has put pytest in the background."""
+    """Lets Ctrl-C reach the programs of the tests, also where a shell runs pytest in background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets the files that take longest begin first, so that none of them ends alone."""
+    """Lets the files that take longest begin first, so that none of them runs alone at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
@@ -52,7 +52,7 @@ def real_votes() -> Path:
 
 
 def striped_face(label: int, rng: np.random.Generator, size: int = 48) -> np.ndarray:
-    """Returns a noisy uint8 `(size, size)` picture with a pattern that tells its class."""
+    """Returns a noisy uint8 `(size, size)` picture with a pattern of its class."""
     y, x = np.mgrid[:size, :size] / size
     wave = np.sin((label + 1) * 3.0 * (x if label % 2 else y) + rng.uniform(0, 0.5))
     return np.clip(128 + 60 * wave + rng.normal(0, 25, (size, size)), 0, 255).astype(np.uint8)

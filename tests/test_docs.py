@@ -19,13 +19,11 @@ from conftest import ROOT
 from ferlab import cli
 
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
-PAGES += ["CONTRIBUTING.md"] if (ROOT / "CONTRIBUTING.md").exists() else []
+PAGES += ["CONTRIBUTING.md"]
 SHELL = {"cd", "git", "source", "ssh", "sudo"}  # programs of other lines, which are not checked
 WRITES = {"--results-dir", "--output", "--log"}  # flags that name what a script writes
 TRACKED = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "data"))}
 TRACKED -= {"results", "processed_data"}
-
-
 PASS_FLAGS_ON = {  # to a model's script
     "tune_hyperparameters.py",
     "benchmarks/ablation.py",
@@ -171,3 +169,7 @@ def test_results_table_is_that_of_the_reference(path):
         cells.append(f"{numbers['accuracy']:.3f} [{low:.3f}, {high:.3f}]")
     rows = [line for line in text_of("README.md").splitlines() if line.startswith("|")]
     assert any(all(cell in row for cell in cells) for row in rows), f"no row with {cells}"
+
+
+def test_readme_is_short():
+    assert len(text_of("README.md").splitlines()) <= 200

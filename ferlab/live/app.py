@@ -77,7 +77,7 @@ class LiveRun:
         if output and not source.stills:
             self.video = VideoFile(output, source.rate, source.live, options.codec)
             stack.callback(self.video.close)
-        elif output and output.suffix and source.length != 1:
+        elif output and not is_folder(output) and source.length != 1:
             raise UserError(f"--output {output}: for several images, name a folder")
         if options.log:
             self.log = FaceLog(options.log, self.class_names)
@@ -143,15 +143,14 @@ class LiveRun:
         if self.explained:
             self.pipeline.explain(frame, self.faces, self.source.stills)
         start = time.perf_counter()
-        stills = self.source.stills
-        if self.window or self.options.output or (self.log and stills):
+        if self.window or self.options.output:
             self.annotated = self.render()
         rendered = time.perf_counter()
         self.record(frame)
         if self.video:
             self.video.write(self.annotated, frame.time_s)
-        if stills:
-            self.write_still(frame)
+        elif self.options.output:
+            self.write_still(frame, self.options.output)
         if self.window:
             self.window.show(self.annotated)
         now = time.perf_counter()
@@ -198,17 +197,14 @@ class LiveRun:
         if self.source.stills and not self.found:
             tqdm.write(f"{frame.name}: no face")
 
-    def write_still(self, frame: Frame) -> None:
-        """Writes an annotated image to --output, else into the folder of the CSV."""
-        output, source = self.options.output, Path(frame.name)
+    def write_still(self, frame: Frame, output: Path) -> None:
+        """Writes an annotated image to `output`, a file or a folder."""
+        source = Path(frame.name)
         name = f"{source.stem}_annotated.png"
         if name in self.written:  # a.jpg and a.png
             name = f"{source.name}_annotated.png"
         self.written.add(name)
-        if output:
-            write_image(output if output.suffix else output / name, self.annotated)
-        elif self.log:
-            write_image(self.options.log.with_name(name), self.annotated)
+        write_image(output / name if is_folder(output) else output, self.annotated)
 
     def serve_window(self, frame: Frame | None) -> bool:
         """Handles keys, pauses and a video's own speed; returns False to quit."""
@@ -264,3 +260,8 @@ class LiveRun:
             face.cam = None
         if self.explained and self.frame is not None:
             self.pipeline.explain(self.frame, self.faces, self.source.stills)
+
+
+def is_folder(output: Path) -> bool:
+    """Whether `--output` names a folder for annotated images, which may not exist yet."""
+    return output.is_dir() or not output.suffix

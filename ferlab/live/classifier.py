@@ -20,15 +20,14 @@ from ferlab.training.device import choose_precision
 class Classifier:
     """Computes the class probabilities of faces on the CPU.
 
-    Batch norm is folded into the convolutions, their weights are packed once for this CPU, tensors
-    are channels last, and computation is in bfloat16 where the CPU gains from it;
+    Batch norm is folded into the convolutions, whose weights are packed once for this CPU. Tensors
+    are channels last. The precision is bfloat16 where the CPU has instructions for it.
     benchmarks/live.py measures the latency.
 
     Args:
         path: the weights file.
-        name: the model's name in file names.
         build: builds the network from the config in the file.
-        threads: number of torch's threads; by default as it is.
+        threads: number of torch's threads; None leaves it as it is.
         precision: "float32", "bfloat16" or "auto" (see `device.choose_precision`).
 
     Attributes:
@@ -43,14 +42,13 @@ class Classifier:
     def __init__(
         self,
         path: Path,
-        name: str,
         build: Callable[..., nn.Module],
         threads: int | None = None,
         precision: str = "auto",
     ):
         if threads:
             torch.set_num_threads(threads)
-        model, content = load_model(path, name, build)
+        model, content = load_model(path, "advanced", build)
         self.class_names = tuple(content["class_names"])
         self.temperature = content["temperature"]
         self.targets = content["run"].get("targets")
@@ -96,10 +94,11 @@ class Classifier:
 
 
 class PackedConvolution(nn.Module):
-    """A convolution with weights in oneDNN's own layout; else each pass reorders them.
+    """A convolution with weights in oneDNN's own layout.
 
-    With one face per pass, reordering takes a third of the network's time. Uses the operators that
-    `torch.compile` uses for convolutions; `torch.compile` itself would need a C++ compiler.
+    Weights in torch's layout are reordered in each pass, which with one face per pass takes a third
+    of the network's time. Uses the operators that `torch.compile` uses for convolutions;
+    `torch.compile` itself needs a C++ compiler.
 
     Args:
         convolution: the layer to replace, with a bias.

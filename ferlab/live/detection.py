@@ -7,24 +7,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ferlab.files import UserError
+from ferlab.files import UserError, require_file
 from ferlab.live.boxes import Box, clamp, iou, scaled, to_square
 from ferlab.live.matching import shrink
 from ferlab.live.verification import Verifier
 
 CASCADE = "haarcascade_frontalface_default.xml"
 SECOND_CASCADE = "haarcascade_frontalface_alt.xml"  # of other features, for `Verifier`
-# Scale step and neighbours of a detection in a whole frame, neighbours from which a box is a face,
-# and agreeing windows of the second cascade for others. A stream's next frames show a missed face
-# again, but a false one would stay for a while. benchmarks/faces.py counts both.
+# Of detections in whole frames: the scale step; the minimum number of neighbours of a box; the
+# number of neighbours from which a box is a face; and the number of agreeing windows of the second
+# cascade that other boxes need. In a stream a missed face is there again in the next frames, but a
+# false face stays for a while. benchmarks/faces.py counts both.
 STREAM, STILL = (1.2, 2, 14, 6), (1.1, 5, 24, 2)
 MIN_SIDE = 30  # of a face, pixels of the resized frame
 MAX_WIDTH = 960  # whole frames are resized to at most this width, pixels
 LOCAL_SIDE = 52  # local detection resizes the known face to this side, pixels
 LOCAL_MARGIN = 0.45  # of the region around the known face, as a fraction of its side
-MIN_IOU = 0.2  # of a local detection with the known face; else it is another face
+MIN_IOU = 0.2  # of a local detection with the known face; below, it is another face
 LOCAL_STEP = 1.1
-LOCAL_NEIGHBOURS = 2  # fewer than in a whole frame: the prior for a face is high there
+LOCAL_NEIGHBOURS = 2  # few: the prior for a face is high there
 
 
 def load_cascade(name: str = CASCADE) -> "cv2.CascadeClassifier":
@@ -59,15 +60,14 @@ def load_cascade(name: str = CASCADE) -> "cv2.CascadeClassifier":
 class HaarDetector:
     """Detects frontal faces in whole frames with the Haar cascade; can be called by many threads.
 
-    Args:
-        width: maximum width of the frame, pixels; wider ones are resized to it; 0: no maximum.
-        min_side: side of the smallest face, pixels of the resized frame.
+    Attributes:
+        width: maximum width of the frame, pixels; wider ones are resized to it.
     """
 
     every_frame, thread_safe = False, True  # a detection takes 20 to 60 ms
+    width = MAX_WIDTH
 
-    def __init__(self, width: int = MAX_WIDTH, min_side: int = MIN_SIDE):
-        self.width, self.min_side = width, min_side
+    def __init__(self) -> None:
         self._of_thread = threading.local()
         self._cascades()  # a missing cascade is reported here
 
@@ -101,9 +101,8 @@ class HaarDetector:
     ) -> tuple[list[Box], list[Box]]:
         """Returns faces and doubtful boxes of a gray image, in pixels of the frame."""
         cascade, verifier = self._cascades()
-        side = (self.min_side, self.min_side)
         boxes, numbers = cascade.detectMultiScale2(
-            resized, step, minNeighbors=neighbours, minSize=side
+            resized, step, minNeighbors=neighbours, minSize=(MIN_SIDE, MIN_SIDE)
         )
         boxes = [tuple(map(int, box)) for box in boxes]
         found = verifier(resized, boxes, [int(number) for number in numbers], certain, agreeing)
@@ -116,27 +115,28 @@ class YuNetDetector:
 
     Args:
         model: the `face_detection_yunet_*.onnx` of OpenCV's model zoo.
-        width: maximum width of the frame, pixels; wider ones are resized to it.
+
+    Attributes:
+        width: as that of `HaarDetector`.
 
     Raises:
         UserError: the file is missing or is not such a model.
     """
 
     every_frame, thread_safe = True, False
+    width = 320
 
-    def __init__(self, model: Path, width: int = 320):
-        if not model.is_file():
-            raise UserError(
-                f"{model} is missing; get face_detection_yunet_2023mar.onnx from "
-                "github.com/opencv/opencv_zoo and pass it as --detector-model, "
-                "or use --detector haar"
-            )
+    def __init__(self, model: Path):
+        require_file(
+            model,
+            "get face_detection_yunet_2023mar.onnx from github.com/opencv/opencv_zoo and pass it "
+            "as --detector-model, or use --detector haar",
+        )
         try:
-            self.network = cv2.FaceDetectorYN.create(str(model), "", (width, width), 0.7)
-            self.network.detect(np.zeros((width, width, 3), np.uint8))
+            self.network = cv2.FaceDetectorYN.create(str(model), "", (self.width, self.width), 0.7)
+            self.network.detect(np.zeros((self.width, self.width, 3), np.uint8))
         except (cv2.error, AttributeError) as error:
             raise UserError(f"{model} is not a YuNet model; use --detector haar") from error
-        self.width = width
 
     def __call__(self, frame: np.ndarray, gray: np.ndarray) -> tuple[list[Box], list[Box]]:
         """Returns the boxes of the faces, and none in doubt; same arguments as `HaarDetector`."""
@@ -186,8 +186,8 @@ class LocalDetector:
 
 
 def limit_width(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
-    """Returns an image at most `width` pixels wide (0: unchanged), and the factor of reduction."""
-    scale = image.shape[1] / width if width else 1.0
+    """Returns an image at most `width` pixels wide, and the factor of reduction."""
+    scale = image.shape[1] / width
     if scale <= 1:
         return image, 1.0
     size = (width, max(1, round(image.shape[0] / scale)))

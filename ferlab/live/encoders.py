@@ -44,7 +44,8 @@ def choose_codec(path: Path, codec: str | None) -> str:
     usable = [name for name, suffixes in SUFFIXES.items() if suffix in suffixes and has(name)]
     chosen = codec or DEFAULTS.get(suffix) or next(iter(usable), "vp9")
     if not has(chosen):
-        raise UserError(f"--output {path}: {chosen} needs PyAV; run: pip install av; or use .mp4")
+        other = "or name an .mp4 file, without --codec"
+        raise UserError(f"--output {path}: {chosen} needs PyAV; run: pip install av; {other}")
     return chosen
 
 

@@ -77,9 +77,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument(
         "--explain",
         action="store_true",
-        help="begin as after key g, with the class activation map (Grad-CAM) over the widest face "
-        "of a frame, or over each face of an image: red raises the predicted expression; needs "
-        ".pth weights",
+        help="show the class activation map (Grad-CAM) from the start, as after key g: over the "
+        "widest face of a frame, or over each face of an image; red areas raise the logit of the "
+        "predicted expression; needs .pth weights",
     )
     result.add_argument(
         "--output",
@@ -120,7 +120,8 @@ def _add_server_flags(result: argparse.ArgumentParser) -> None:
     add(
         "--host",
         default="127.0.0.1",
-        help="network interface of --serve; 0.0.0.0 is all, and the link then has a token",
+        help="address of the network interface to serve on, or 0.0.0.0 for all; the link then has "
+        "a token",
     )
     add("--certificate", type=Path, metavar="PEM", help="certificate, to serve https")
     add("--key", type=Path, metavar="PEM", help="key of the certificate")

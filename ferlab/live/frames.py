@@ -74,7 +74,7 @@ def as_user_error(name: str, error: Exception) -> UserError:
 
 
 def capture_thread(target: Callable, *args: object) -> threading.Thread:
-    """Returns a thread that the program can end without: OpenCV may not return for a long time."""
+    """Returns a daemon thread: the program can end while OpenCV has not returned."""
     return threading.Thread(target=target, args=args, name=THREAD_NAME, daemon=True)
 
 
@@ -105,7 +105,7 @@ class FileSource:
         name: the source's name in messages.
 
     Attributes:
-        error: why the source ended before its end, if it did.
+        error: why the frames ended too early, if they did.
     """
 
     live = camera = False
@@ -158,7 +158,7 @@ class FileSource:
         return None
 
     def close(self) -> None:
-        """Stops the thread; one that OpenCV does not give back in time is left behind."""
+        """Stops the thread, or leaves it behind where OpenCV does not return in time."""
         self._stop.set()
         if self._thread.ident:
             self._thread.join(LEAVE_SECONDS)

@@ -1,4 +1,4 @@
-"""Still and animated images: told from videos by their content, and read upright by Pillow."""
+"""Still and animated images: recognised by their content, and read upright by Pillow."""
 
 import contextlib
 import sys
@@ -25,8 +25,8 @@ SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6", b"P2", b"P3",
 )  # fmt: skip
 MJPEG_SUFFIXES = (".mjpg", ".mjpeg")  # videos that begin like a JPEG image
-ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # Pillow's formats; other images show one picture
-SHORTEST_MS, USUAL_MS = 10, 100  # browsers show frames of up to 10 ms for 100 ms
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # Pillow's formats; of others the first frame is read
+SHORTEST_MS, USUAL_MS = 10, 100  # a frame of up to 10 ms is shown for 100 ms, as in browsers
 
 
 def has_image_suffix(name: str) -> bool:
@@ -35,7 +35,7 @@ def has_image_suffix(name: str) -> bool:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file begins like an image; a file that begins like nothing known: its name."""
+    """Whether a file is an image, by its first bytes; where these are unknown, by its name."""
     try:
         with path.open("rb") as file:
             head = file.read(16)

@@ -83,10 +83,10 @@ class OnnxClassifier:
 
 
 def seal(model: bytes) -> bytes:
-    """Returns what follows a model in its file: its digest, as an entry "digest" of the metadata.
+    """Returns the bytes that follow a model in its file: its digest, as "digest" in the metadata.
 
-    onnxruntime would run a damaged model. Protobuf merges what follows a message into it; the
-    first bytes are those of field 14 of ModelProto (onnx.proto), with a key and a value.
+    onnxruntime itself runs damaged models. Protobuf takes bytes that follow a message as further
+    fields of it; these are of field 14 of ModelProto (onnx.proto), with a key and a value.
     """
     digest = hashlib.blake2b(model, digest_size=16).hexdigest().encode()
     return b"r*\n\x06digest\x12 " + digest
@@ -123,7 +123,7 @@ def open_session(content: bytes, threads: int) -> "InferenceSession":
     """Opens a model for the CPU.
 
     Raises:
-        Exception: one of onnxruntime's own: the model is damaged.
+        Exception: the model is damaged; onnxruntime's exceptions have no common base class.
     """
     import onnxruntime
 

@@ -51,7 +51,6 @@ class Pipeline:
         classifier: computes the probabilities of crops of faces.
         smoothing: time constant of the probabilities, seconds; 0 for no smoothing.
         classify_rate: maximum number of classifications of a face per second.
-        margin: margin of the crops (see `detection.crop_face`).
 
     Attributes:
         seconds: time spent in each of STAGES, seconds.
@@ -63,10 +62,9 @@ class Pipeline:
         classifier: "Classifier | OnnxClassifier",
         smoothing: float,
         classify_rate: float,
-        margin: float = MARGIN,
     ):
         self.detector, self.classifier = detector, classifier
-        self.smoothing, self.margin = smoothing, margin
+        self.smoothing = smoothing
         self.classify_interval = 1 / classify_rate
         self.tracker = Tracker(LocalDetector())
         self.seconds: dict[str, float] = defaultdict(float)
@@ -149,7 +147,7 @@ class Pipeline:
         start = time.perf_counter()
         found = [face for face in faces if face.found_at == frame.time_s]
         chosen = self._choose(found, frame.time_s)
-        crops = [crop_face(frame.image, face.rounded_box(), self.margin) for face in chosen]
+        crops = [crop_face(frame.image, face.rounded_box(), MARGIN) for face in chosen]
         for face, probs in zip(chosen, self.classifier(crops), strict=True):
             face.observe(probs, frame.time_s, self.smoothing)
         self.seconds["classification"] += time.perf_counter() - start
@@ -174,7 +172,7 @@ class Pipeline:
             elif face.found_at == now and (face.cam is None or face.classified_at == now):
                 due.append(face)
         if due:
-            crops = [crop_face(frame.image, face.rounded_box(), self.margin) for face in due]
+            crops = [crop_face(frame.image, face.rounded_box(), MARGIN) for face in due]
             cams = self.classifier.explain(crops, [int(face.probs.argmax()) for face in due])
             for face, cam in zip(due, cams, strict=True):
                 face.cam = cam

@@ -1,10 +1,10 @@
 """The live demo in a browser: a page, and a WebSocket that answers each frame with its faces.
 
-The browser has the camera. It sends the next frame when the answer to the last has come, so that
-the results are of the newest frame however slow the machine is. Each visitor has a pipeline of
-their own, with their own tracks; nothing is stored.
+The browser has the camera. It sends the next frame when it has the answer to the last one, so that
+no frames queue up on a slow machine. Each visitor has a pipeline of their own, with their own
+tracks; nothing is stored.
 
-The first answer describes the model, the others the faces (see `visitor.Visitor`).
+The first message describes the model, the others the faces (see `visitor.Visitor`).
 """
 
 import asyncio
@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ferlab.cores import available_cores
 from ferlab.files import UserError
@@ -34,10 +33,10 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).with_name("page")
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 LARGEST_MESSAGE = 4_000_000  # bytes; a frame of 640x480 has about 50,000
-WAITING_MESSAGES = 2  # of a visitor who does not wait for answers; the others stay in the network
+WAITING_MESSAGES = 2  # read ahead of a visitor who does not wait for answers
 VISITORS = 32  # at the same time
 SEND_SECONDS = 10.0  # after which a visitor who reads no answers is disconnected
-REFUSED = 1008  # WebSocket's code for a violated policy: the browser does not try again
+REFUSED = 1008  # WebSocket's code for a violated policy: the page does not connect again
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self' blob:; frame-ancestors 'none'",
@@ -75,6 +74,8 @@ class Address:
             name = socket.gethostname()
         elif self.host in LOCAL_HOSTS:
             name = "localhost"
+        elif ":" in name:  # IPv6
+            name = f"[{name}]"
         query = f"?token={token}" if token else ""
         if self.domain:
             return f"https://{self.domain}/{query}"
@@ -87,8 +88,9 @@ class Faces:
     Args:
         make_pipeline: returns a new pipeline; the classifier is the same in all.
         model: description of the weights.
+        class_names: the classes, in the order of the probabilities.
         min_confidence: minimum probability for a label.
-        token: what the link must have; empty for none.
+        token: the token that the link must have; empty for none.
     """
 
     def __init__(
@@ -150,24 +152,24 @@ class Faces:
                 visitor.close()
 
     async def refuse(self, websocket, reason: str) -> None:
-        """Tells a visitor what is wrong, and disconnects them."""
-        with_reason = websocket.send_json({"error": reason})
+        """Sends a visitor the reason, and disconnects them."""
         try:
-            await asyncio.wait_for(with_reason, SEND_SECONDS)
+            await asyncio.wait_for(websocket.send_json({"error": reason}), SEND_SECONDS)
             await websocket.close(REFUSED)
         except (TimeoutError, RuntimeError, OSError):
             pass
 
 
 def has_token(connection: "HTTPConnection", token: str) -> bool:
-    """Whether the link of a request has the token."""
-    return secrets.compare_digest(connection.query_params.get("token", ""), token)
+    """Whether the link of a request has the token, or none is needed."""
+    given = connection.query_params.get("token", "")
+    return not token or secrets.compare_digest(given.encode(), token.encode())
 
 
 def same_origin(connection: "HTTPConnection") -> bool:
     """Whether a WebSocket was opened by this server's page; programs send no origin."""
     origin = connection.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == connection.headers.get("host")
+    return origin is None or origin.partition("://")[2] == connection.headers.get("host")
 
 
 def application(faces: Faces, hosts: Sequence[str]) -> "Starlette":

@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 
 import cv2
 
-from ferlab.files import UserError
+from ferlab.files import UserError, require_file
 from ferlab.live import images, urls
 from ferlab.live.frames import FileSource, interruptible
 from ferlab.live.streams import LiveSource
@@ -50,7 +50,7 @@ def camera_number(text: str) -> int | None:
     """Returns the number of the camera that `text` names, None if it names none; -1 is the first
     camera that opens.
     """
-    if re.fullmatch(r"-1|\d+", text):
+    if re.fullmatch(r"-1|\d{1,9}", text):  # longer numbers do not fit OpenCV's int
         return int(text)
     device = re.fullmatch(r"/dev/video(\d+)", os.path.realpath(text))  # also of /dev/v4l/by-id/...
     return int(device[1]) if device else None
@@ -64,18 +64,18 @@ def local_path(text: str) -> Path | None:
         return mounted / text[3:].replace("\\", "/").lstrip("/") if mounted.is_dir() else Path(text)
     if text.lower().startswith("file:"):
         return Path(url2pathname(urlsplit(text).path))
-    return None if "://" in text else Path(text).expanduser()
+    return None if "://" in text else Path(os.path.expanduser(text))
 
 
 def open_path(path: Path, fps: float | None = None, name: str = "") -> FileSource:
     """Opens a video, an image or a folder of images: the content decides which, not the name."""
     if path.is_dir():
         return images.open_folder(path)
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing; --source takes the number or the device file of a camera, a URL, "
-            "a video, an image, a folder of images, or: sample"
-        )
+    require_file(
+        path,
+        "--source takes the number or the device file of a camera, a URL, a video, an image, a "
+        "folder of images, or: sample",
+    )
     if images.is_image(path):
         return images.open_image(path, fps, name)
     try:

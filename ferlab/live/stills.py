@@ -26,8 +26,8 @@ def boxes_in_still(
         gray: uint8 `(H, W)`, the same frame.
     """
     boxes, (height, width) = detector.in_still(frame, gray), gray.shape
-    missed = round(1.3 * MIN_SIDE * width / detector.width) if detector.width else 0
-    if width <= detector.width or missed <= SMALLEST:
+    missed = round(1.3 * MIN_SIDE * width / detector.width)
+    if missed <= SMALLEST:
         return boxes
     in_tile = copy.copy(detector)
     in_tile.width = TILE
@@ -47,6 +47,6 @@ def boxes_in_still(
 
 
 def is_inside(start: int, side: int, offset: int, length: int) -> bool:
-    """Whether a box does not touch an edge of its tile behind which the image goes on."""
+    """Whether a box touches no edge of its tile that lies within the image."""
     cut = (offset > 0 and start <= 1) or (offset + TILE < length and start + side >= TILE - 1)
     return not cut

@@ -18,8 +18,8 @@ from ferlab.live.frames import (
 )
 
 RETRY_SECONDS = 30.0  # of attempts to reconnect to a lost camera or stream
-STALL_SECONDS = 8.0  # without a return from OpenCV: the reader is given up, another one connects
-CONNECT_SECONDS = 30.0  # by which opening may take longer: some cameras on Windows need 20 s
+STALL_SECONDS = 8.0  # for which OpenCV may not return; then another reader connects
+CONNECT_SECONDS = 30.0  # that opening may take in addition: some cameras on Windows need 20 s
 FIRST_WAIT, LONGEST_WAIT = 0.25, 4.0  # seconds between two attempts; doubled after each
 
 
@@ -61,7 +61,7 @@ class LiveSource:
 
     @property
     def status(self) -> str:
-        """What the user waits for: empty while frames come."""
+        """What the program does while no frames come; empty while they come."""
         if self._thread is None or self._lost_at is None:
             return ""
         return f"no frames for {time.perf_counter() - self._seen_at:.0f} s, reconnecting"
@@ -79,6 +79,7 @@ class LiveSource:
                 if capture is None:
                     self._entered_at = time.perf_counter() + CONNECT_SECONDS
                     capture = self.connect()
+                    continue  # unless it was given up meanwhile
                 self._entered_at = time.perf_counter()
                 there, image = capture.read() if capture.isOpened() else (False, None)
                 image = as_bgr(image) if there else None
@@ -140,7 +141,7 @@ class LiveSource:
         return frame
 
     def close(self) -> None:
-        """Stops the thread; one that OpenCV does not give back in time is left behind."""
+        """Stops the thread, or leaves it behind where OpenCV does not return in time."""
         if self._thread is None:
             self._capture.release()
             return

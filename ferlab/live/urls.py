@@ -1,4 +1,4 @@
-"""What a URL's server answers: whether it has a file, or why it does not; downloads of files."""
+"""Asks the server of a URL whether it has a file there, and downloads files."""
 
 import base64
 import re
@@ -7,6 +7,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -17,15 +18,16 @@ from ferlab.files import UserError, naming_write_errors
 ASK_SECONDS = 5.0  # for which a server may take to answer
 PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935}
 PLAYLISTS = ("mpegurl", "dash+xml")  # in content types
+FAULTS = (OSError, ValueError, HTTPException)  # of connections and of URLs
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says of a URL.
+    """A server's answer to a URL.
 
     Attributes:
-        is_file: whether it is a file of a known size: it ends, and can be downloaded.
-        reason: why a URL that OpenCV cannot open is none.
+        is_file: whether the URL is that of a file of a known size, which can be downloaded.
+        reason: why OpenCV cannot open the URL.
     """
 
     is_file: bool
@@ -51,7 +53,7 @@ def request_of(url: str) -> urllib.request.Request:
 
 
 def ask(url: str) -> Answer:
-    """Asks the server of a URL what it has there."""
+    """Asks the server of a URL what is there."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https"):
@@ -65,9 +67,7 @@ def ask(url: str) -> Answer:
             return Answer(False, reason)
         with urllib.request.urlopen(request_of(url), timeout=ASK_SECONDS) as reply:
             kind, size = reply.headers.get_content_type(), reply.headers.get("Content-Length")
-    except urllib.error.HTTPError as error:
-        return Answer(False, f"the server answers {error.code} {error.reason}")
-    except (OSError, ValueError, HTTPException) as error:
+    except FAULTS as error:
         return Answer(False, reason_of(error))
     is_text = kind.startswith(("text/", "multipart/")) or any(part in kind for part in PLAYLISTS)
     return Answer(bool(size) and not is_text, f"the server sends {kind}, not a video")
@@ -75,6 +75,8 @@ def ask(url: str) -> Answer:
 
 def reason_of(error: Exception) -> str:
     """Returns why a connection failed, without the URL."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
     error = getattr(error, "reason", error)
     if isinstance(error, socket.gaierror):
         return "there is no such host, or no network"
@@ -94,17 +96,27 @@ def download(url: str) -> tuple[tempfile.TemporaryDirectory, Path]:
     folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     path = Path(folder.name, Path(unquote(urlsplit(url).path)).name or "file")
     print(f"downloading {shown(url)}", file=sys.stderr)
+    with naming_write_errors(path), path.open("wb") as file:
+        for chunk in content_of(url):
+            file.write(chunk)
+    return folder, path
+
+
+def content_of(url: str) -> Iterator[bytes]:
+    """Yields the content of a file on a server in parts.
+
+    Raises:
+        UserError: the server does not send all of it.
+    """
+    received = 0
     try:
         with urllib.request.urlopen(request_of(url), timeout=ASK_SECONDS) as reply:
-            with naming_write_errors(path), path.open("wb") as file:
-                while chunk := reply.read(1 << 20):
-                    file.write(chunk)
-            size = int(reply.headers.get("Content-Length", path.stat().st_size))
-    except urllib.error.HTTPError as error:
-        reason = f"the server answers {error.code} {error.reason}"
-        raise UserError(f"{shown(url)} cannot be opened: {reason}; check the URL") from error
-    except (OSError, ValueError, HTTPException) as error:
-        raise UserError(f"{shown(url)} cannot be opened: {reason_of(error)}") from error
-    if path.stat().st_size < size:
+            while chunk := reply.read(1 << 20):
+                received += len(chunk)
+                yield chunk
+            size = int(reply.headers.get("Content-Length", received))
+    except FAULTS as error:
+        reason = f"{reason_of(error)}; check the URL and the network"
+        raise UserError(f"{shown(url)} cannot be downloaded: {reason}") from error
+    if received < size:
         raise UserError(f"{shown(url)} was cut short by the network; run the same command again")
-    return folder, path

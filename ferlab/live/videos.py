@@ -15,9 +15,9 @@ from ferlab.live.frames import FileSource, as_bgr
 
 USUAL_RATES = (5, 70)  # frames per second; others are compared with the time stamps
 DEFAULT_RATE = 30.0  # of a video that states none
-PROBED_FRAMES = 30  # whose time stamps give a frame rate
+PROBED_FRAMES = 30  # frames whose time stamps give the frame rate
 READ_ATTEMPTS, READ_SECONDS = 300, 2.0  # to find a readable frame behind a damaged part
-URL_ATTEMPTS = 5  # each may ask the server again
+URL_ATTEMPTS = 5  # of a video on a server, which each attempt may ask again
 LONGEST_GAP = 0.4  # seconds between frames that are otherwise evenly spaced
 MISSING_END = 0.5  # seconds that a container may last longer than its frames
 
@@ -159,9 +159,9 @@ class VideoReader:
 def is_missing(times: np.ndarray, seconds: float, length: int, failures: int) -> bool:
     """Whether frames are missing from a video, at its end or within.
 
-    A header's number of frames alone does not show it: Matroska states none, and of a trimmed MP4
-    some are not shown. Within a video, a gap between evenly spaced frames counts, not the uneven
-    intervals of variable frame rates.
+    The number of frames in a header alone does not show that: Matroska states none, and some frames
+    of a trimmed MP4 are never shown. Within a video, a gap between evenly spaced frames counts, not
+    the uneven intervals of variable frame rates.
 
     Args:
         times: of the frames that were read, seconds.

@@ -4,12 +4,12 @@ import io
 import math
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from ferlab import pictures
 from ferlab.live.frames import Frame, as_bgr, make_frame
 from ferlab.live.overlay import label_of
 from ferlab.live.pipeline import Pipeline
@@ -20,7 +20,7 @@ LARGEST_IMAGE = 16_000_000  # pixels
 
 
 class FrameError(Exception):
-    """A message that is not a frame; the visitor is told why."""
+    """A message that is not a frame; its text is sent to the visitor."""
 
 
 class Visitor:
@@ -56,15 +56,15 @@ class Visitor:
         frame = self.read(message)
         self.pipeline.start_detection(frame, self)
         faces = self.pipeline.find(frame, self)
-        found = self.pipeline.classify(frame, faces)
+        self.pipeline.classify(frame, faces)
         return {
             "time_s": frame.time_s,
             "milliseconds": round(1e3 * (time.perf_counter() - start), 1),
-            "faces": [self.description(face, found) for face in faces if face.probs is not None],
+            "faces": [self.description(face, frame.time_s) for face in faces],
         }
 
-    def description(self, face: Face, found: Sequence[Face]) -> dict:
-        """Returns what the page shows of a face."""
+    def description(self, face: Face, time_s: float) -> dict:
+        """Returns what the page shows of a face at a time of the source, seconds."""
         names = self.pipeline.classifier.class_names
         expression, confidence = label_of(face, names, self.min_confidence)
         return {
@@ -73,7 +73,7 @@ class Visitor:
             "expression": expression,
             "confidence": confidence,
             "probs": [round(float(prob), 4) for prob in face.probs],
-            "found": any(face is other for other in found),
+            "found": face.found_at == time_s,
         }
 
     def read(self, message: bytes) -> Frame:
@@ -84,14 +84,14 @@ class Visitor:
         if not (math.isfinite(time_s) and time_s > self.time_s):
             raise FrameError("The time of the frame is not after that of the last one.")
         try:
-            with Image.open(io.BytesIO(message[8:])) as header:
+            with pictures.opened(io.BytesIO(message[8:])) as header:
                 width, height = header.size
             if width * height > LARGEST_IMAGE:
                 raise FrameError("The image has too many pixels.")
             image = as_bgr(cv2.imdecode(np.frombuffer(message, np.uint8, offset=8), 1))
-        except Image.DecompressionBombError as error:
+        except pictures.TooLarge as error:
             raise FrameError("The image has too many pixels.") from error
-        except (OSError, ValueError, SyntaxError, cv2.error):
+        except (*pictures.FAULTS, cv2.error):
             image = None
         if image is None:
             raise FrameError("The image cannot be read.")

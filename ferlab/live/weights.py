@@ -25,7 +25,7 @@ def default_weights(results_dir: Path = RESULTS_DIR) -> Path:
 
 
 def describe(path: Path, targets: str | None) -> str:
-    """Returns the line about the weights: the file and, where it is known, what they learned from.
+    """Returns the line about the weights: the file and, where known, what they were trained on.
 
     Args:
         path: the weights file.

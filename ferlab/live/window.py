@@ -138,8 +138,8 @@ class Window:
         cv2.imshow(self.title, image)
 
     def key(self, milliseconds: int) -> str:
-        """Returns the key pressed within that time, at least 1 ms: "" for none or one that is no
-        letter, "q" also for Esc and the close button.
+        """Returns the key pressed within that time, at least 1 ms: "" for none or for one without a
+        character, such as an arrow; "q" also for Esc and the close button.
         """
         code = cv2.waitKeyEx(max(1, milliseconds))
         code = code & 0xFFFF if code >= 0 else 0  # GTK adds modifiers, such as Num Lock, above

@@ -14,7 +14,7 @@ from conftest import refused
         (b"\xff\xfe\x00", "is not a CSV file"),
         (b"frame,count\n1,2\n", "has no column first, last, faces"),
         (b"", "has no column first, last, faces"),
-        (b"first,last,faces\n", "has no rows"),
+        (b"\xef\xbb\xbffirst,last,faces\n", "has no rows"),
         (b"first,last,faces\n0,9\n", "line 2: has fewer values than columns"),
         (b"first,last,faces\n0,9,1\n10,x,1\n", "line 3: invalid literal"),
         (b"first,last,faces\n9,0,1\n", "line 2: must have 0 <= first <= last"),

@@ -225,6 +225,24 @@ def test_odd_names(odd, images, data_dir, tmp_path, capfd, monkeypatch):
     assert Path(f"{odd}.csv").read_text().count("\n") == 2, "a line for the face"
 
 
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [
+        ("dataset_preparation", "--source"),
+        ("softmax", "--data-dir"),
+        ("live_inference", "--source"),
+        ("live_inference", "--log"),
+        ("export_onnx", "--weights"),
+    ],
+)
+def test_a_name_that_is_too_long(script, flag, tmp_path, capfd, monkeypatch):
+    """The system's answer comes as for a folder without permission, which root may always read."""
+    monkeypatch.chdir(tmp_path)
+    window = ["--no-window"] if script == "live_inference" else []
+    assert main(script, [*window, flag, tmp_path / ("a" * 300)]) == 1
+    assert "File name too long" in error_of(capfd)
+
+
 def test_links_in_a_circle(images, tmp_path, capfd):
     source = tmp_path / "source"
     shutil.copytree(images, source)

@@ -53,6 +53,16 @@ def write_timed(path, times, codec="libx264", rate=30, size=(64, 48), **options)
     return path
 
 
+def frames_of(path):
+    """Returns the mean level of each frame of a video, and its frame rate."""
+    video, levels = cv2.VideoCapture(str(path)), []
+    while True:
+        there, frame = video.read()
+        if not there:
+            return levels, video.get(cv2.CAP_PROP_FPS)
+        levels.append(float(frame.mean()))
+
+
 def film(seconds=0.0):
     """Yields frames of a drawn face that moves."""
     for number in range(60):

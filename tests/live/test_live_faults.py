@@ -8,8 +8,7 @@ import time
 
 import cv2
 import pytest
-from media import film, picture, rows_of, untrained_weights, write_video
-from test_recording import frames_of
+from media import film, frames_of, picture, rows_of, untrained_weights, write_video
 from test_sources import FakeCamera
 from test_urls import running_server
 from test_videos import damaged, noisy_video

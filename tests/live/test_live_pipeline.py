@@ -65,7 +65,7 @@ def test_a_face_is_classified_at_once_and_then_at_the_rate(rate):
 @pytest.mark.parametrize(("folder", "targets"), [("votes", "votes"), (".", "labels")])
 def test_the_line_about_the_weights_says_what_they_were_trained_on(folder, targets):
     path = REFERENCE_DIR / folder / FILE
-    loaded = Classifier(path, "advanced", CNN)
+    loaded = Classifier(path, CNN)
     assert describe(path, loaded.targets) == f"{path}, trained on {targets}"
     assert describe(path, None) == str(path)
 

@@ -5,7 +5,7 @@ import pytest
 
 from ferlab.data.splits import CLASS_NAMES
 from ferlab.live import overlay
-from ferlab.live.detection import iou
+from ferlab.live.boxes import iou
 from ferlab.live.overlay import GREY, PALETTE, draw, label_of
 from ferlab.live.tracking import Face
 

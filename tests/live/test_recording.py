@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from media import frames_of, picture
 
 from ferlab.data.splits import CLASS_NAMES
 from ferlab.files import UserError
@@ -14,20 +15,6 @@ from ferlab.live import encoders
 from ferlab.live.encoders import SUFFIXES, choose_codec, nearest_rate
 from ferlab.live.recording import FaceLog, VideoFile, write_image
 from ferlab.live.tracking import Face
-
-
-def frame(level, shape=(48, 64, 3)):
-    return np.full(shape, level, np.uint8)
-
-
-def frames_of(path):
-    video, levels = cv2.VideoCapture(str(path)), []
-    while True:
-        there, frame = video.read()
-        if not there:
-            return levels, video.get(cv2.CAP_PROP_FPS)
-        levels.append(float(frame.mean()))
-
 
 KINDS = [(codec, ending) for codec, endings in SUFFIXES.items() for ending in endings]
 
@@ -42,7 +29,7 @@ def test_every_kind_of_video_plays(tmp_path, codec, ending):
     needs(codec)
     video = VideoFile(tmp_path / f"v{ending}", 25.0, real_time=False, codec=codec)
     for number in range(10):
-        video.write(frame(20 * number), number / 25)
+        video.write(picture(20 * number), number / 25)
         assert not (tmp_path / f"v{ending}").exists(), "it appears when it is whole"
     video.close()
     levels, rate = frames_of(tmp_path / f"v{ending}")
@@ -55,7 +42,7 @@ def test_a_live_video_plays_in_real_time(tmp_path):
     """Late frames are repeated, early ones dropped."""
     video = VideoFile(tmp_path / "v.avi", 10.0, real_time=True)
     for time_s, level in ((5.0, 0), (5.1, 50), (5.4, 100), (5.41, 150), (5.5, 200)):
-        video.write(frame(level), time_s)
+        video.write(picture(level), time_s)
     video.close()
     levels, _ = frames_of(tmp_path / "v.avi")
     assert levels == pytest.approx([0, 50, 100, 100, 100, 200], abs=6)
@@ -64,7 +51,7 @@ def test_a_live_video_plays_in_real_time(tmp_path):
 def test_a_pause_is_skipped(tmp_path):
     video = VideoFile(tmp_path / "v.avi", 10.0, real_time=True)
     for time_s in (0.0, 0.1, 60.0, 60.1):
-        video.write(frame(90), time_s)
+        video.write(picture(90), time_s)
     video.close()
     assert len(frames_of(tmp_path / "v.avi")[0]) == 4
 
@@ -73,7 +60,7 @@ def test_a_file_of_variable_frame_rate_keeps_its_times(tmp_path):
     """Frames are repeated in gaps and none is dropped."""
     video = VideoFile(tmp_path / "v.avi", 10.0, real_time=False)
     for time_s, level in ((0.0, 0), (0.4, 60), (0.41, 120), (0.42, 180), (1.0, 240), (9e9, 120)):
-        video.write(frame(level), time_s)
+        video.write(picture(level), time_s)
     video.close()
     levels, _ = frames_of(tmp_path / "v.avi")
     expected = [0, 60, 60, 60, 60, 120, 180, 240, 240, 240, 240, 120]
@@ -90,7 +77,7 @@ def test_rates_that_mpeg_4_can_state(tmp_path, capsys, rate, nearest):
     assert nearest_rate(rate, "mp4v") == pytest.approx(nearest)
     video = VideoFile(tmp_path / "v.mp4", rate, real_time=False, codec="mp4v")
     for number in range(3):
-        video.write(frame(80), number / rate)
+        video.write(picture(80), number / rate)
     video.close()
     assert frames_of(tmp_path / "v.mp4")[1] == pytest.approx(nearest, rel=1e-3)
     said = capsys.readouterr().err
@@ -103,7 +90,7 @@ def test_odd_sizes_and_rates(tmp_path, codec):
     path = tmp_path / f"v{SUFFIXES[codec][0]}"
     video = VideoFile(path, 66.667, real_time=False, codec=codec)
     for number in range(5):
-        video.write(frame(100, (49, 65, 3)), number / 66.667)
+        video.write(picture(100, (49, 65, 3)), number / 66.667)
     video.close()
     levels, rate = frames_of(path)
     assert len(levels) == 5 and rate == pytest.approx(66.667, rel=2e-3)
@@ -134,14 +121,14 @@ def test_a_full_disk_ends_an_encoded_video():
     writer = encoders.AvWriter(Path("/dev/full"), "vp9", 25.0, (64, 48), Path("v.webm"), "matroska")
     with pytest.raises(UserError, match=r"cannot write v\.webm: No space left on device"):
         for number in range(50):
-            writer.write(frame(number))
+            writer.write(picture(number))
         writer.release()
 
 
 def test_frames_that_change_their_size(tmp_path):
     video = VideoFile(tmp_path / "v.avi", 10.0, real_time=False)
-    video.write(frame(10), 0.0)
-    video.write(frame(200, (30, 90, 3)), 0.1)
+    video.write(picture(10), 0.0)
+    video.write(picture(200, (30, 90, 3)), 0.1)
     video.close()
     assert frames_of(tmp_path / "v.avi")[0] == pytest.approx([10, 200], abs=6)
 
@@ -163,7 +150,7 @@ def test_faults(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         FaceLog(tmp_path / "file" / "faces.csv", CLASS_NAMES)
     with pytest.raises(UserError, match=r"the name of an image ends in \.png"):
-        write_image(tmp_path / "image.xyz", frame(1))
+        write_image(tmp_path / "image.xyz", picture(1))
 
 
 @pytest.mark.parametrize(("codec", "ending"), KINDS)
@@ -219,5 +206,5 @@ def test_the_log_is_on_disk_at_once(tmp_path):
 
 def test_images(tmp_path):
     for ending in (".png", ".jpg", ".webp"):
-        write_image(tmp_path / "new" / f"p{ending}", frame(77))
+        write_image(tmp_path / "new" / f"p{ending}", picture(77))
         assert cv2.imread(str(tmp_path / "new" / f"p{ending}")).mean() == pytest.approx(77, abs=2)

@@ -42,7 +42,7 @@ FRAMES = 24  # of the drawn clip
 
 @pytest.fixture(scope="module")
 def classifier():
-    return Classifier(REFERENCE_DIR / "votes" / "advanced_model.pth", "advanced", CNN, threads=1)
+    return Classifier(REFERENCE_DIR / "votes" / "advanced_model.pth", CNN, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -202,11 +202,12 @@ def test_a_message_too_large_is_not_read(served):
     [
         {"additional_headers": {"Host": "example.org"}},
         {"origin": "https://example.org"},
+        {"origin": "http://["},
         {"kind": "radio"},
     ],
 )
 def test_other_sites_are_refused(served, options):
-    with pytest.raises(InvalidStatus), visit(served[0], **options):
+    with pytest.raises(InvalidStatus, match="40[03]"), visit(served[0], **options):
         pass
 
 
@@ -220,11 +221,16 @@ def test_the_page_of_another_name_is_refused(served):
 
 def test_a_token_is_needed_where_there_is_one(classifier):
     with running(classifier, token="secret") as (address, _):
-        for query in ("", "&token=wrong"):
-            with pytest.raises(InvalidStatus), visit(address, query=query):
+        for query in ("", "&token=wrong", "&token=%C3%A9"):
+            with pytest.raises(InvalidStatus, match="403"), visit(address, query=query):
                 pass
         with visit(address, query="&token=secret"):
             pass
+
+
+def test_the_link_of_an_earlier_run_with_a_token_works_where_none_is_needed(served):
+    with visit(served[0], query="&token=old"):
+        pass
 
 
 def test_links():
@@ -233,6 +239,7 @@ def test_links():
     public = server.Address(0, "0.0.0.0", Path("a.pem"), Path("b.pem"))
     assert len(public.token()) > 20 and public.token() != public.token()
     assert public.link(443, "t") == f"https://{socket.gethostname()}:443/?token=t"
+    assert server.Address(0, "2001:db8::5").link(8000, "t") == "http://[2001:db8::5]:8000/?token=t"
     assert server.Address(8000, domain="faces.example").link(8000, "") == "https://faces.example/"
 
 
@@ -379,6 +386,25 @@ def test_picture_in_the_browser(served, open_page, clip, tmp_path):
     cv2.imwrite(str(tmp_path / "black.png"), np.zeros((90, 120, 3), np.uint8))
     page.set_input_files("#file", tmp_path / "black.png")
     shows(page, "status", "no face")
+
+
+def test_a_camera_that_opens_after_a_picture_is_dropped(served, open_page, clip, tmp_path):
+    page = open_page(served[0])
+    page.evaluate("""() => {
+        const devices = navigator.mediaDevices;
+        window.stream = devices.getUserMedia({ video: true });
+        const allowed = new Promise((resolve) => { window.allow = resolve; });
+        devices.getUserMedia = () => allowed.then(() => window.stream);
+    }""")
+    page.click("#camera")
+    cv2.imwrite(str(tmp_path / "face.png"), clip[0])
+    page.set_input_files("#file", tmp_path / "face.png")
+    shows(page, "status", "1 face")
+    page.evaluate("() => window.allow()")
+    end = time.monotonic() + 10
+    while page.evaluate("async () => (await window.stream).active"):
+        assert time.monotonic() < end, "the camera is still on"
+    assert page.is_visible("#image") and not page.is_visible("#video")
 
 
 def test_two_pages_and_a_server_that_stops_and_starts(classifier, open_page):

@@ -217,7 +217,15 @@ def test_the_first_camera_that_opens(monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("0", 0), ("12", 12), ("-1", -1), ("/dev/video3", 3), ("3.mp4", None), ("-2", None)],
+    [
+        ("0", 0),
+        ("12", 12),
+        ("-1", -1),
+        ("/dev/video3", 3),
+        ("3.mp4", None),
+        ("-2", None),
+        ("99999999999", None),
+    ],
 )
 def test_names_of_cameras(text, number):
     assert camera_number(text) == number
@@ -242,8 +250,9 @@ def test_names_of_files(tmp_path, monkeypatch):
         assert local_path(text) == inside
         assert len(everything(open_source(text))) == 3
     assert local_path("http://host/x.mp4") is None
-    with pytest.raises(UserError, match="missing; --source takes"):
-        open_source(r"D:\none.avi")
+    for text in (r"D:\none.avi", "~nosuchuser/clip.avi", "99999999999"):
+        with pytest.raises(UserError, match="missing; --source takes"):
+            open_source(text)
 
 
 def test_odd_frames_of_a_camera():
@@ -338,11 +347,14 @@ def test_any_exception_of_the_decoder_is_reported():
 def test_what_is_no_source(tmp_path):
     with pytest.raises(UserError, match=r"none\.mp4 is missing; --source takes"):
         open_source(str(tmp_path / "none.mp4"))
-    (tmp_path / "empty.mp4").write_bytes(b"")
-    with pytest.raises(UserError, match=r"empty\.mp4 is not a video that OpenCV can read"):
-        open_source(str(tmp_path / "empty.mp4"))
+    for name, content in (("empty.mp4", b""), ("notes.txt", b"no picture")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name} is not a video that OpenCV can read"):
+            open_source(str(tmp_path / name))
     with pytest.raises(UserError, match="contains no images"):
         open_source(str(tmp_path))
+    with pytest.raises(UserError, match="/dev/null is not a file; --source takes"):
+        open_source("/dev/null")
 
 
 def test_the_drawn_clip(monkeypatch, tmp_path):

@@ -11,7 +11,6 @@ from PIL import Image
 
 from conftest import drawn_frame
 from ferlab import pictures
-from ferlab.files import UserError
 from ferlab.live import detection
 from ferlab.live.detection import HaarDetector, YuNetDetector
 from ferlab.live.sources import open_source
@@ -139,14 +138,6 @@ def test_an_animated_image_cut_short(tmp_path):
     assert "cut.webp" in str(source.error)
 
 
-def test_what_is_no_image(tmp_path):
-    with pytest.raises(UserError, match="contains no images"):
-        open_source(str(tmp_path))
-    (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(UserError, match=r"notes\.txt is not a video that OpenCV can read"):
-        open_source(str(tmp_path / "notes.txt"))
-
-
 def test_small_faces_of_a_large_photo_are_detected(photo_of_faces):
     image, places = photo_of_faces
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -187,7 +178,7 @@ def test_yunet_searches_a_large_photo_in_tiles(monkeypatch):
             return 1, np.array(found, np.float32) if found else None
 
     detector = YuNetDetector.__new__(YuNetDetector)
-    detector.network, detector.width = Network(), 320
+    detector.network = Network()
     image = picture(0, (2200, 3200, 3))
     places = [(40, 40, 60, 60), (1900, 1890, 60, 60), (3100, 1900, 60, 60), (300, 900, 400, 400)]
     for x, y, w, h in places:

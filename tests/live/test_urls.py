@@ -4,12 +4,12 @@ import http.server
 import re
 import threading
 import time
+from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 from media import everything, picture, write_timed, write_video
-from test_videos import EVEN
+from test_videos import EVEN, noisy_video
 
 from ferlab.files import UserError
 from ferlab.live import sources, urls
@@ -27,6 +27,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.logins.append(self.headers.get("Authorization"))
         if self.path == "/live":
             return self.send_live()
+        if self.path == "/half.png":
+            return self.send_half()
         path = self.server.folder / self.path.strip("/").split("?")[0]
         if not path.is_file():
             return self.send_error(404)
@@ -42,6 +44,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         self.wfile.write(content[start:])
+
+    def send_half(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "20000")
+        self.end_headers()
+        self.wfile.write(bytes(10_000))
+        self.server.stalled.wait(20)
 
     def send_live(self):
         self.send_response(200)
@@ -81,21 +90,11 @@ def running_server(tmp_path):
     thread.join()
 
 
-def large_video(path):
-    """A video of 2 MB whose index stands at its end."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (320, 240))
-    rng = np.random.default_rng(0)
-    for _ in range(40):
-        writer.write(rng.integers(0, 256, (240, 320, 3), np.uint8))
-    writer.release()
-    return path
-
-
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_file_on_a_server_plays_once(server, ranges):
     server.ranges = ranges
     write_video(server.folder / "clip.avi")
-    large_video(server.folder / "large.mp4")
+    noisy_video(server.folder / "large.mp4", 40, (320, 240))  # 2 MB, its index at the end
     for name, count in (("clip.avi", 25), ("large.mp4", 40)):
         source = open_source(f"{server.url}/{name}?token=secret")
         assert not source.live and source.length == count
@@ -117,9 +116,14 @@ def test_a_copy_is_deleted(server, capsys):
     assert server.logins == ["Basic bWU6cGFAc3M="]
     said = capsys.readouterr().err
     assert said == f"downloading {server.url}/photo.png\n", "no password"
-    from pathlib import Path
-
     assert not Path(frame.name).exists()
+
+
+def test_a_download_that_stalls(server, monkeypatch):
+    monkeypatch.setattr(urls, "ASK_SECONDS", 0.3)
+    reason = r"half\.png cannot be downloaded: the server does not answer within 0\.3 s; check"
+    with pytest.raises(UserError, match=reason):
+        open_source(f"{server.url}/half.png")
 
 
 def test_the_reason_why_a_url_cannot_be_opened(server):

@@ -1,5 +1,6 @@
 """Videos whose headers lie, whose frame rate varies, that are damaged, or turned."""
 
+import cv2
 import numpy as np
 import pytest
 from media import everything, write_timed, write_video
@@ -70,15 +71,13 @@ def damaged(path, start, end):
     path.write_bytes(content)
 
 
-def noisy_video(path, count=90):
+def noisy_video(path, count=90, size=(160, 120)):
     """A video of which every part of the file holds frames, not the index alone."""
-    import cv2
-
     code = {".avi": "MJPG", ".mp4": "mp4v", ".mkv": "mp4v"}[path.suffix]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 30, (160, 120))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 30, size)
     rng = np.random.default_rng(0)
     for _ in range(count):
-        writer.write(rng.integers(0, 256, (120, 160, 3), np.uint8))
+        writer.write(rng.integers(0, 256, (*size[::-1], 3), np.uint8))
     writer.release()
     return path
 

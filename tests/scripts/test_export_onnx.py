@@ -215,7 +215,7 @@ def test_preprocessing_is_that_of_the_splits():
 
 def test_the_live_classifiers_agree(weights, exported):
     faces = faces_of(5)
-    expected = Classifier(weights, "advanced", CNN)(faces)
+    expected = Classifier(weights, CNN)(faces)
     classifier = OnnxClassifier(exported, 1)
     assert classifier.class_names == CLASS_NAMES and classifier.temperature == 1.25
     for count in (5, 1, 0):

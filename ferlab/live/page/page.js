@@ -4,7 +4,7 @@
 
 const STREAM_SIDE = 640;   // largest width of a frame that is sent, pixels
 const PICTURE_SIDE = 2000; // largest side of a picture that is sent, pixels
-const QUALITY = 0.85;      // of the JPEG
+const QUALITY = 0.85;      // of JPEG frames
 const CSV_ROWS = 200000;   // kept in memory; the oldest are dropped
 const RECONNECT_MS = [500, 1000, 2000, 5000];
 
@@ -12,14 +12,15 @@ const $ = (id) => document.getElementById(id);
 const video = $("video"), image = $("image"), overlay = $("overlay"), stage = $("stage");
 const scratch = document.createElement("canvas");
 
-let settings = null;       // what the server says first: class names, colours, threshold
+let settings = null;       // the server's first message: class names, colours, threshold
 let source = null;         // {kind, media}: what is shown
-let socket = null;         // of the source
+let socket = null;         // the connection for the source
 let sent = null;           // {at, width, height}: the frame whose answer has not come
-let answer = null;         // the newest
-let answers = [];          // times of the last ones
-let rows = [];             // of the CSV
+let answer = null;         // the newest answer
+let answers = [];          // times of the answers of the last two seconds
+let rows = [];             // rows of the CSV
 let frames = 0, lastTime = -1, attempts = 0, waiting = false;
+let stops = 0;             // calls of stop: a source that opens after a later one is dropped
 
 function say(text, fault = false) {
   $("status").textContent = text;
@@ -46,7 +47,7 @@ function connect() {
   mine.onclose = (event) => {
     if (mine !== socket) return;
     socket = sent = null;
-    if (event.code === 1008) return; // the server said why, or refused the link
+    if (event.code === 1008) return; // the server said why
     const wait = RECONNECT_MS[Math.min(attempts++, RECONNECT_MS.length - 1)];
     answer = null; draw();
     say("The connection to the server is lost; connecting again.", true);
@@ -118,11 +119,10 @@ function send() {
   sent = { at: performance.now(), width: scratch.width, height: scratch.height };
   lastTime = time;
   scratch.toBlob(async (blob) => {
-    if (mine !== socket || mine.readyState !== 1) return;
     const bytes = new Uint8Array(8 + blob.size);
     new DataView(bytes.buffer).setFloat64(0, time, true);
     bytes.set(new Uint8Array(await blob.arrayBuffer()), 8);
-    mine.send(bytes);
+    if (mine === socket && source && mine.readyState === 1) mine.send(bytes);
   }, "image/jpeg", QUALITY);
 }
 
@@ -134,7 +134,8 @@ function size(media) {
 // -- sources ----------------------------------------------------------------------------------
 
 function stop() {
-  if (video.srcObject) for (const track of video.srcObject.getTracks()) track.stop();
+  stops += 1;
+  if (video.srcObject) release(video.srcObject);
   for (const media of [video, image]) {
     if (media.src.startsWith("blob:")) URL.revokeObjectURL(media.src);
     media.hidden = true;
@@ -149,7 +150,11 @@ function stop() {
   draw();
 }
 
-async function start(kind, media) {
+function release(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
+function start(kind, media) {
   source = { kind, media };
   const [width, height] = size(media);
   stage.style.setProperty("--ratio", width / height);
@@ -171,12 +176,17 @@ async function startCamera() {
     return;
   }
   say("The browser asks for the camera.");
+  const mine = stops;
   try {
-    video.srcObject = await navigator.mediaDevices.getUserMedia({
+    const stream = await navigator.mediaDevices.getUserMedia({
       video: { facingMode: "user", width: { ideal: 1280 }, height: { ideal: 720 } },
     });
+    if (mine !== stops) return release(stream);
+    video.srcObject = stream;
     await video.play();
+    if (mine !== stops) return;
   } catch (error) {
+    if (mine !== stops) return;
     const reasons = {
       NotAllowedError: "The camera is denied. Allow it in the browser's address bar, then press Camera.",
       NotFoundError: "There is no camera. Connect one, then press Camera, or choose a picture.",
@@ -196,18 +206,19 @@ async function startCamera() {
 async function startFile(file) {
   if (!file) return;
   stop();
-  const isVideo = file.type.startsWith("video/");
+  const mine = stops, isVideo = file.type.startsWith("video/");
   const media = isVideo ? video : image;
   media.src = URL.createObjectURL(file);
   try {
     if (isVideo) await video.play();
     else await image.decode();
   } catch {
+    if (mine !== stops) return;
     stop();
     say(`This browser cannot show ${file.name}: it is no picture or video that it knows.`, true);
     return;
   }
-  start(isVideo ? "video" : "image", media);
+  if (mine === stops) start(isVideo ? "video" : "image", media);
 }
 
 // -- what is shown ------------------------------------------------------------------------------
