@@ -1,4 +1,4 @@
-# The stages as a graph of real files: make runs only what is out of date.
+# The stages as files that depend on each other: make runs only the stages that are out of date.
 #
 #   make demo    everything on drawn faces, in .venv: no account, no download beyond pip
 #   make all     the same on the Kaggle dataset
@@ -22,7 +22,7 @@ SOFTMAX := $(RESULTS)/softmax_metrics.json
 MLP := $(RESULTS)/basic_nn_metrics.json
 CNN := $(RESULTS)/advanced_metrics.json
 MODELS := $(BASELINE) $(SOFTMAX) $(MLP) $(CNN)
-STAGE_FLAGS = --data-dir $(DATA) --results-dir $(RESULTS)
+STAGE_FLAGS := --data-dir $(DATA) --results-dir $(RESULTS)
 
 .DELETE_ON_ERROR:
 .PHONY: all demo live test check format setup clean help
@@ -84,8 +84,8 @@ format: $(VENV)/.installed-dev  ## formats the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# A file of tests goes to one of as many processes as there are cores, the longest first (see
-# tests/conftest.py); their threads would get in each other's way.
+# There are as many test processes as cores, each with one thread; each test file runs in one of them,
+# the longest first (see tests/conftest.py).
 test: check  ## lint and the test suite; SLOW=1 adds the slow tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  $(if $(SLOW),-m "slow or not slow")

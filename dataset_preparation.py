@@ -6,18 +6,18 @@
 
 Takes folders of classes, within train/validation/test or without, fer2013.csv, CSVs of paths and
 labels, RAF-DB, AffectNet, CK+, FER+, and any image format and size; docs/data.md has the table.
-Prints what it understood before the work; what can be understood in two ways is an error that
-names the flag which decides. Writes `train_data.pt`, `val_data.pt`, `test_data.pt` and
+Prints what it understood before the work. A dataset that can be understood in two ways is refused,
+with the name of the flag that decides. Writes `train_data.pt`, `val_data.pt`, `test_data.pt` and
 `dataset.json`.
 
 Splits that the dataset lacks are drawn, stratified: without `test/`, half of the validation images
 becomes test; without validation images, a tenth of train becomes val; without splits, a tenth
 becomes test and a tenth of the rest val. Images with identical pixels are never in two splits.
 
-The votes of FER+'s ten raters on each image are added from `data/fer2013new.csv`, by the row of
-fer2013.csv, which is the image's file name in Kaggle's folders. Takes 5 s on two CPU cores. The
-same command continues a run that was killed. Several machines read a part each with `--shard 1/3`,
-`--shard 2/3`, `--shard 3/3`; the command without it joins them (docs/scaling.md).
+The votes of FER+'s ten raters are added from `data/fer2013new.csv`. It has the rows of fer2013.csv;
+in Kaggle's folders, an image's file name is its row. Takes 5 s on two CPU cores. The same command
+continues a run that was killed. On three machines, `--shard 1/3`, `--shard 2/3` and `--shard 3/3`
+read a part each; the command without `--shard` joins the parts (docs/scaling.md).
 """
 
 import argparse
@@ -33,20 +33,7 @@ from ferlab.files import require_writable, write_text
 
 SOURCE = Path("data/face-expression-recognition-dataset")
 VOTES = Path("data/fer2013new.csv")
-SHOWN = 10  # lines of a list on the screen
-
-
-def chosen_votes(args: argparse.Namespace, layout: "Layout") -> Path | None:
-    """Returns the table that the flags ask for: by default the downloaded one, if it is there.
-
-    It belongs to the downloaded dataset, if its files are named by their rows, and to fer2013.csv
-    as a whole.
-    """
-    if args.no_votes or args.votes:
-        return args.votes
-    whole = layout.table is not None and layout.rows == ROWS
-    named = args.source == SOURCE and mostly_rows(layout.names)
-    return VOTES if (named or whole) and VOTES.is_file() else None
+SHOWN = 10  # files that are listed on the screen
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,22 +46,22 @@ def parser() -> argparse.ArgumentParser:
         "--class-map",
         metavar="MAP",
         help="what the dataset's class names stand for: an order of numbers (fer2013, raf-db, "
-        "affectnet, fer+, ck+, ck+csv), pairs as joyful=happy,tired= (left out), or the names in "
-        "the order of the numbers",
+        "affectnet, fer+, ck+, ck+csv); pairs as joyful=happy,tired=, which leaves tired out; or "
+        "the names in the order of the numbers",
     )
     add(
         "--classes",
         metavar="NAMES",
-        help="classes to keep, with commas between (default: all)",
+        help="classes to keep, separated by commas (default: all)",
     )
-    add("--layout", choices=FORMS, help="form to read, where the source has several")
+    add("--layout", choices=FORMS, help="form to read, if the source has several")
     votes = result.add_mutually_exclusive_group()
     votes.add_argument(
         "--votes",
         type=Path,
         metavar="FILE",
-        help=f"FER+'s table of votes (default: {VOTES.as_posix()}, where it is there, with the "
-        "default --source and with fer2013.csv)",
+        help=f"FER+'s table of votes (default: {VOTES.as_posix()}, if it exists, for the default "
+        "--source and for fer2013.csv)",
     )
     votes.add_argument("--no-votes", action="store_true", help="prepare the labels alone")
     add("--seed", type=cli.seed, default=0, help="seed of the split into val and test")
@@ -83,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "--shard",
         type=cli.part,
         metavar="K/N",
-        help="read part K of N, on one of N machines, into parts/ in --data-dir; the command "
+        help="read only part K of N, into parts/ in --data-dir, on one of N machines; the command "
         "without --shard then joins the parts",
     )
     add("--quiet", action="store_true", help="no progress bar")
@@ -98,8 +85,21 @@ from ferlab.data.preparation import PARTS, prepare, prepare_part
 from ferlab.data.votes import ROWS, mostly_rows
 
 
+def chosen_votes(args: argparse.Namespace, layout: Layout) -> Path | None:
+    """Returns the table of votes that the flags ask for; None for no votes.
+
+    Without a flag, the downloaded table is used for the downloaded dataset, if its files are named
+    by their rows, and for a CSV that has all rows of fer2013.csv.
+    """
+    if args.no_votes or args.votes:
+        return args.votes
+    whole = layout.table is not None and layout.rows == ROWS
+    named = args.source == SOURCE and mostly_rows(layout.names)
+    return VOTES if (named or whole) and VOTES.is_file() else None
+
+
 def understood(layout: Layout) -> str:
-    """Returns what was understood of the source, as the lines a person reads."""
+    """Returns what was understood of the source, as it is printed."""
     renamed = [f"{a} -> {b or 'none'}" for a, b in layout.class_map.items() if a != b]
     images = ", ".join(f"{name} {len(rows):,}" for name, rows in layout.splits.items())
     lines = [
@@ -113,16 +113,16 @@ def understood(layout: Layout) -> str:
 
 
 def summary(description: dict) -> str:
-    """Returns the counts of dataset.json as the lines a person reads."""
+    """Returns the counts of dataset.json, as they are printed."""
     splits = description["splits"]
     lines = ["".join([f"{'class':10}", *(f"{name:>8}" for name in splits)])]
     for name in description["class_names"]:
         lines.append(f"{name:10}" + "".join(f"{s['classes'][name]:8,}" for s in splits.values()))
     lines.append(f"{'all':10}" + "".join(f"{s['images']:8,}" for s in splits.values()))
     duplicates = description["duplicates"]
-    removed = ", ".join(f"{n} from {split}" for split, n in duplicates["removed"].items() if n)
-    standing = "left in two splits" if duplicates["kept"] else removed or "none"
-    lines.append(f"duplicates across splits removed: {standing}")
+    counted = ", ".join(f"{n} from {split}" for split, n in duplicates["removed"].items() if n)
+    removed = "none, as --keep-duplicates asks" if duplicates["kept"] else counted or "none"
+    lines.append(f"duplicates across splits removed: {removed}")
     for split, count in duplicates["in_train"].items():
         images, verb = splits[split]["images"], "are" if duplicates["kept"] else "were"
         lines.append(
@@ -130,17 +130,18 @@ def summary(description: dict) -> str:
             f" ({count / images:.1%})"
         )
     lines.append(f"identical images with different labels: {len(duplicates['conflicts'])} groups")
-    reasons = Counter(entry["reason"].split(":")[0] for entry in description["skipped"])
+    skipped = description["skipped"]
+    reasons = Counter(file["reason"].split(":")[0] for file in skipped)
     counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
     lines.append(f"files left out: {counted or 'none'}")
-    lines += [f"  {entry['file']}: {entry['reason']}" for entry in description["skipped"][:SHOWN]]
-    if len(description["skipped"]) > SHOWN:
+    lines += [f"  {file['file']}: {file['reason']}" for file in skipped[:SHOWN]]
+    if len(skipped) > SHOWN:
         lines.append("  ... all are listed in dataset.json")
     return "\n".join([*lines, *votes_summary(description["votes"])])
 
 
 def votes_summary(report: dict | None) -> list[str]:
-    """Returns what is printed about the votes."""
+    """Returns the lines that are printed about the votes."""
     if report is None:
         return ["votes: none; models are trained on and judged by the labels alone"]
     no_face = report["no_face_left_out_of_train"]

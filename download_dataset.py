@@ -6,9 +6,10 @@
     python download_dataset.py --sample          # drawn faces, into data/sample
 
 Writes `data/face-expression-recognition-dataset/images/train/<class>/*.jpg` and so on, and
-`data/fer2013new.csv`: what ten raters saw in each image (microsoft/FERPlus, MIT licence). What is
-complete, by number and size of the files, is kept; `--force` makes it again. The same command
-resumes an interrupted download. `--archive` takes the zip of any dataset that docs/data.md lists.
+`data/fer2013new.csv`: what ten raters saw in each image (microsoft/FERPlus, MIT licence). A folder
+that is complete, by the number and size of its files, is kept; `--force` makes it again. The same
+command resumes an interrupted download. `--archive` takes the zip of any dataset that docs/data.md
+lists.
 Behind a proxy that signs TLS connections itself, set REQUESTS_CA_BUNDLE to its CA certificates.
 """
 
@@ -35,17 +36,17 @@ def parser() -> argparse.ArgumentParser:
         "--archive", type=Path, metavar="ZIP", help="zip to unpack instead of downloading one"
     )
     source.add_argument(
-        "--sample", action="store_true", help="draw the sample images and a video, without votes"
+        "--sample", action="store_true", help="draw a sample dataset and a video, without votes"
     )
     result.add_argument(
         "--votes",
         type=Path,
         metavar="FILE",
-        help=f"FER+'s {VOTES_NAME}, to copy instead of downloading it",
+        help=f"FER+'s {VOTES_NAME}, copied instead of downloaded",
     )
     result.add_argument("--data-dir", type=Path, default=DATA_DIR, help="folder to write to")
     result.add_argument(
-        "--force", action="store_true", help="download, unpack or draw again what is complete"
+        "--force", action="store_true", help="download, unpack or draw again even what is complete"
     )
     return result
 
@@ -61,7 +62,7 @@ from ferlab.data.complete import write_record
 from ferlab.data.kaggle_client import NAME, PROXY, fetch_from_kaggle, trusted
 from ferlab.data.layouts import Layout, find_layout
 from ferlab.data.votes import HEADER, mostly_rows, read_table
-from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
+from ferlab.files import UserError, atomic_path, naming_write_errors, require_file, require_writable
 
 
 def draw_sample(target: Path) -> None:
@@ -83,11 +84,11 @@ def draw_sample(target: Path) -> None:
 def add_votes(path: Path, source: Path | None, force: bool) -> None:
     """Writes FER+'s table of votes to `path`: a copy of `source`, else a download.
 
-    A table that is there is kept, unless `source` or `force` asks for another. Where the download
-    fails, a warning is printed: the dataset can be used without votes.
+    An existing table is kept, unless `source` or `force` asks for another. If the download fails, a
+    warning is printed: the dataset can be used without votes.
 
     Raises:
-        UserError: `source` is missing or no such table, or `path` cannot be written.
+        UserError: `source` is missing or is not FER+'s table, or `path` cannot be written.
     """
     if source:
         read_table(source)
@@ -128,7 +129,7 @@ def _is_table(path: Path) -> bool:
 
 
 def summary(layout: Layout) -> str:
-    """Returns a table of the number of files per split and class."""
+    """Returns a table of the number of files in each split and class."""
     counts = {
         split: np.bincount(layout.labels[rows], minlength=len(layout.class_names)).tolist()
         for split, rows in layout.splits.items()
@@ -145,8 +146,8 @@ def next_command(data_dir: Path, sample: bool, votes: bool = False) -> str:
 
     Args:
         data_dir: folder of the dataset's folder.
-        sample: the dataset is the drawn one.
-        votes: the images are those of FER+'s table.
+        sample: whether the dataset is the drawn one.
+        votes: whether the images are those of FER+'s table.
     """
     flags = ["--source", str(data_dir / ("sample" if sample else NAME))]
     if not sample and data_dir == DATA_DIR:
@@ -166,8 +167,8 @@ def main(argv: list[str] | None = None) -> int:
         arguments.error("argument --votes: not allowed with argument --sample")
     if args.votes:
         read_table(args.votes)  # a wrong file is reported before a long download
-    if args.archive and not args.archive.is_file():
-        raise UserError(f"{args.archive} is missing; name an existing zip with --archive")
+    if args.archive:
+        require_file(args.archive, "name an existing zip with --archive")
 
     target = args.data_dir / ("sample" if args.sample else NAME)
     if not args.force and is_complete(target, args.archive, args.sample):
@@ -186,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
         add_votes(args.data_dir / VOTES_NAME, args.votes, args.force)
     try:
         layout = find_layout(target)
-    except UserError as error:  # the data is there; how to read it is the next command's flag
+    except UserError as error:  # the next command needs a flag that says how to read the data
         votes = False
         print(f"to prepare it, more must be said: {error}")
     else:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+SPLITS = ("train", "val", "test")
 IMAGE_SIZE = 48
 MEAN, STD = 0.5, 0.5  # of gray / 255: maps [0, 255] to [-1, 1], the same as gray / 127.5 - 1
 FORMS = ("folders", "pixels", "list", "raf-db", "affectnet", "ck+", "fer+")  # for --layout

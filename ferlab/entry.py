@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
     def wrapped(argv: list[str] | None = None) -> int:
         if signal.getsignal(signal.SIGINT) == _stop_at_once:  # see `before_imports`
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        _open_closed_streams()
+        _prepare_streams()
         try:
             return main(argv) or 0
         except UserError as error:
@@ -111,12 +112,15 @@ def _report_missing(kind: type, error: BaseException, trace: TracebackType | Non
         print(f"error: {line}", file=sys.stderr)
 
 
-def _open_closed_streams() -> None:
+def _prepare_streams() -> None:
     """Opens the standard streams that the caller has closed (`2>&-`): without this the next file
-    that is opened takes a stream's number, and what a C library prints is written into it."""
+    that is opened takes a stream's number, and what a C library prints is written into it. Lets
+    names be printed that the terminal's encoding lacks."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the lowest free number is taken: 0, 1, 2
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is
 
 
 def _stop_at_once(number: int, frame: object) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: what killed processes leave stays
+except ImportError:  # Windows: the temporary files of killed processes stay
     fcntl = None
 
 
@@ -25,6 +25,11 @@ class UserError(Exception):
 
     The message names what is wrong, the file, and where there is one the command that mends it.
     """
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Returns whether Python, NumPy or torch, which has no class for it, could not get memory."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 @contextlib.contextmanager
@@ -40,8 +45,9 @@ def naming_write_errors(path: str | os.PathLike) -> Iterator[None]:
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it there when the block succeeds.
 
-    A killed or failed block leaves an older file at `path` as it was. What a killed one leaves
-    beside it is removed by the next. The folder is made if it is missing.
+    If the block fails or its process is killed, an older file at `path` stays as it was. The
+    temporary file of a killed process is removed by a later write to the folder. The folder is made
+    if it is missing.
 
     Raises:
         UserError: the folder or the file cannot be written (permissions, full disk).
@@ -56,7 +62,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 def temporary_path(path: Path) -> Iterator[Path]:
     """Yields an empty hidden file beside `path`, which is removed after the block.
 
-    The process holds a lock on it: files without one are of killed processes, and are removed.
+    The process holds a lock on it. Temporary files without a lock were left by killed processes and
+    are removed.
 
     Raises:
         OSError: the folder or the file cannot be written.
@@ -74,7 +81,7 @@ def temporary_path(path: Path) -> Iterator[Path]:
 
 
 def _locked_file(path: Path) -> tuple[int, Path]:
-    """Makes the file of `temporary_path`; returns its descriptor, which holds the lock, and it."""
+    """Makes the file of `temporary_path`; returns its locked descriptor and its path."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
         if fcntl:
@@ -89,7 +96,7 @@ def _locked_file(path: Path) -> tuple[int, Path]:
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files of killed processes, those without a lock, from a folder.
 
-    Happens once in a process: to list a large folder at each write would take long.
+    The cache makes this happen once in a process: to list a large folder at each write takes long.
     """
     for left in folder.glob(f".*{TEMPORARY}") if fcntl else ():
         with contextlib.suppress(OSError), left.open("rb") as file:
@@ -98,9 +105,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def replace_together(renames: Sequence[tuple[Path, Path]]) -> None:
-    """Renames new files over the old ones of a set, so that old and new never stand side by side.
+    """Replaces a set of files, so that old and new ones are never mixed.
 
-    Where the process is killed in between, the last target is missing: programs that read the set
+    If the process is killed in between, the last target is missing; programs that read the set
     require it.
 
     Args:
@@ -118,7 +125,9 @@ def replace_together(renames: Sequence[tuple[Path, Path]]) -> None:
 
 
 def _rename(temporary: Path, path: Path) -> None:
-    os.chmod(temporary, 0o666 & ~_umask())
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o666 & ~mask)
     os.replace(temporary, path)
 
 
@@ -137,20 +146,20 @@ def write_csv(path: str | os.PathLike, columns: Collection[str], rows: Iterable[
 
 
 def write_json(path: str | os.PathLike, content: dict) -> None:
-    """Writes `content` through `atomic_path`, and last the checksum that `read_json` compares."""
+    """Writes `content` and its checksum, which `read_json` compares, through `atomic_path`."""
     whole = {**content, CHECKSUM: _checksum(content)}
     write_text(path, json.dumps(whole, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict:
-    """Returns what `write_json` wrote to `path`; without a checksum, whatever is there.
+    """Returns what `write_json` wrote to `path`; a file without a checksum is returned as it is.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not JSON, no dict, or has changed since it was written.
+        ValueError: it is not JSON, not a dict, or has changed since it was written.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))  # with the mark of some editors
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a BOM
     except RecursionError as error:
         raise ValueError(str(error)) from error
     if not isinstance(content, dict):
@@ -165,16 +174,16 @@ def _checksum(content: dict) -> str:
 
 
 def require_file(path: Path, remedy: str) -> None:
-    """Checks that a file is there, and is one: reading a pipe would wait for ever.
+    """Checks that `path` is a file: reading a pipe would wait for ever.
 
     Args:
         path: the file.
         remedy: what a person can do if it is not, as the end of a sentence.
 
     Raises:
-        UserError: it is missing, or is something else.
+        UserError: it is missing, or is not a file.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises at a name that is too long
         fault = "is not a file" if os.path.lexists(path) else "is missing"
         raise UserError(f"{path} {fault}; {remedy}")
 
@@ -194,9 +203,3 @@ def require_writable(folder: str | os.PathLike) -> Path:
         reason = error.strerror or error
         raise UserError(f"cannot write to folder {folder}: {reason}; choose another") from error
     return folder
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,4 +1,4 @@
-"""Image files as Pillow reads them, for datasets and the live program alike. Needs no torch."""
+"""Image files as Pillow reads them, for datasets and for the live program. Needs no torch."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ def is_avif(head: bytes) -> bool:
 
 @functools.cache
 def knows_heic() -> bool:
-    """Makes Pillow read HEIC, where pillow-heif is installed; returns whether it is."""
+    """Makes Pillow read HEIC, if pillow-heif is installed; returns whether it is."""
     try:
         import pillow_heif
     except ImportError:
@@ -44,17 +44,17 @@ class TooLarge(OSError):
 
 @contextlib.contextmanager
 def opened(file) -> Iterator["Image"]:
-    """Opens an image, and HEIC where pillow-heif is installed.
+    """Opens an image; HEIC only if pillow-heif is installed.
 
-    Whatever Pillow raises in the block at a damaged file is one of `FAULTS`: some of its decoders
-    raise RuntimeError, EOFError, IndexError or other exceptions. Its warnings, a line for each
+    Every exception that Pillow raises in the block becomes one of `FAULTS`: at damaged files, some
+    decoders raise RuntimeError, EOFError, IndexError or others. Pillow's warnings, a line for each
     damaged tag of a file, are not shown.
 
     Args:
         file: a path, or a file that is open for reading.
 
     Raises:
-        TooLarge: it has more pixels than Pillow reads, 179 millions.
+        TooLarge: it has more pixels than Pillow reads, 179 million.
         FAULTS: it cannot be read.
     """
     from PIL import Image
@@ -73,10 +73,10 @@ def opened(file) -> Iterator["Image"]:
 
 
 def pixels_of(image: "Image") -> np.ndarray:
-    """Returns the pixels of an image that is open, upright, its first frame if it has several.
+    """Returns the pixels of an open image, turned upright; of several frames the first.
 
     Returns:
-        uint8 `(H, W, 1 or 3)`, grey or RGB; of 16 bits a pixel the upper eight.
+        uint8 `(H, W, 1 or 3)`, grey or RGB; of 16-bit pixels the upper eight bits.
 
     Raises:
         FAULTS: it is damaged, or has floating-point pixels, whose range is unknown.

@@ -1,4 +1,4 @@
-"""Dicts of tensors on disk: written whole or not at all, and compared with their checksums."""
+"""Dicts of tensors on disk: written whole or not at all, and checked when they are read."""
 
 import errno
 import io
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from ferlab.files import UserError, atomic_path, require_file
+from ferlab.files import UserError, atomic_path, lacks_memory, require_file
 
-PIECE = 1 << 20  # bytes whose checksum is computed at once
+PIECE = 1 << 20  # bytes that are read at once
 
 
 def save_tensors(content: dict, path: str | os.PathLike) -> None:
@@ -24,7 +24,7 @@ def save_tensors(content: dict, path: str | os.PathLike) -> None:
 
 
 def serialised(content: dict) -> bytes:
-    """Returns what `torch.save` makes of `content`; the bytes don't depend on a file's name."""
+    """Returns what `torch.save` writes of `content`; the bytes don't depend on a file's name."""
     buffer = io.BytesIO()  # a full disk is then an OSError, not a RuntimeError of torch's writer
     torch.save(content, buffer)
     return buffer.getvalue()  # Python 3.12.1 crashes where a failed write held `getbuffer()`
@@ -39,7 +39,7 @@ def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
         mmap: maps the tensors from disk instead of reading them, where the file system can.
 
     Raises:
-        UserError: the file is missing, unreadable, truncated or not such a dict.
+        UserError: the file is missing, unreadable, damaged or not such a dict; too little memory.
     """
     require_file(path, remedy)
     options = {"map_location": "cpu", "weights_only": True}
@@ -52,8 +52,10 @@ def load_tensors(path: Path, remedy: str, mmap: bool = False) -> dict:
                 raise
             content = torch.load(path, **options)  # a file system that cannot map files
     except Exception as error:  # a damaged pickle can raise any
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EIO, errno.ENOMEM):
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise UserError(f"cannot read {path}: {error.strerror}") from error
+        if lacks_memory(error):
+            raise UserError(f"too little memory to read {path}; end other programs") from error
         raise UserError(f"{path} is damaged or not a file of this project; {remedy}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a file of this project; {remedy}")
@@ -69,7 +71,7 @@ def require_checksums(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED:  # could become any size in memory
+            if entry.compress_type != zipfile.ZIP_STORED:  # it could take any amount of memory
                 raise zipfile.BadZipFile("torch.save compresses nothing")
             with archive.open(entry) as file:
                 while file.read(PIECE):

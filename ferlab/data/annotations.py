@@ -21,13 +21,13 @@ NOT_THERE = "listed, but the file is not there"
 
 
 def raf_list(root: Path) -> Path | None:
-    """Returns RAF-DB's list of labels in `root`; None if it is not there."""
+    """Returns the path of RAF-DB's list of labels in `root`; None if there is none."""
     paths = [root / folder / name for folder in (".", "EmoLabel") for name in RAF_LISTS]
     return next((path for path in paths if path.is_file()), None)
 
 
 def read_raf_db(root: Path, base: Path) -> Found:
-    """Lists the aligned images of RAF-DB: rows `train_00001.jpg 5`.
+    """Lists the aligned images of RAF-DB; a row of its list is `train_00001.jpg 5`.
 
     Raises:
         UserError: the images are not unpacked, or a row is not of this form.
@@ -97,7 +97,7 @@ def read_affectnet(root: Path, base: Path) -> Found:
 
 
 def ck_folders(root: Path) -> tuple[Path, Path] | None:
-    """Returns the folders of CK+'s emotion labels and of its images; None if they are not there."""
+    """Returns the folders of CK+'s emotion labels and of its images; None if one is missing."""
     labels = next((root / name for name in CK_LABELS if (root / name).is_dir()), None)
     images = next((root / name for name in CK_IMAGES if (root / name).is_dir()), None)
     if labels is None or images is None:
@@ -106,7 +106,7 @@ def ck_folders(root: Path) -> tuple[Path, Path] | None:
 
 
 def read_ck(root: Path, base: Path) -> Found:
-    """Lists the peak frame of each labelled sequence of CK+, the frame that the label is of.
+    """Lists the peak frame of each labelled sequence of CK+, to which the label applies.
 
     Raises:
         UserError: a label file does not hold a number.
@@ -126,13 +126,11 @@ def read_ck(root: Path, base: Path) -> Found:
             continue
         try:
             found.classes.append(str(int(float(path.read_text(encoding="latin-1")))))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UserError(f"{path} does not hold the number of an emotion: {error}") from error
         found.names.append(f"{prefix}/{name}")
-    if frames > len(found.names):
-        found.left_out["frame that is not the peak of a labelled sequence"] = frames - len(
-            found.names
-        )
+    others = frames - len(found.names)
+    found.left_out["frame that is not the peak of a labelled sequence"] = others
     return found
 
 
@@ -142,7 +140,7 @@ def ferplus_folders(root: Path) -> list[Path]:
 
 
 def read_ferplus(root: Path, base: Path) -> Found:
-    """Lists the images of FER+ by the majority of their raters, see `votes.summarise`.
+    """Lists the images of FER+; their class is the raters' majority, see `votes.summarise`.
 
     A row of `FER2013Train/label.csv` is `fer0000000.png,"(0, 0, 48, 48)",4,0,0,1,3,2,0,0,0,0`: the
     last ten numbers count the votes.
@@ -175,7 +173,7 @@ def _votes_of(path: Path) -> list[list[str]]:
     """Returns the rows of a list of votes of FER+.
 
     Raises:
-        UserError: one is not a name, a box, and a count for each of COLUMNS.
+        UserError: a row is not a name, a box, and a count for each of COLUMNS.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -192,7 +190,7 @@ def _votes_of(path: Path) -> list[list[str]]:
 
 
 def _unwrapped(folder: Path) -> Path:
-    """Returns the folder with the subjects S005 and so on, also where it is wrapped once more."""
+    """Returns the folder of the subjects S005 and so on, which may be in a further folder."""
     inner = subfolders(folder)
     wrapped = len(inner) == 1 and not re.fullmatch(r"S\d+", inner[0].name)
     return inner[0] if wrapped else folder

@@ -1,5 +1,6 @@
-"""Unpacks a dataset's zip safely: nothing outside the folder, and the whole of it or nothing."""
+"""Unpacks a dataset's zip safely: nothing outside the folder, and the whole dataset or nothing."""
 
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -13,14 +14,16 @@ from ferlab.data.layouts import TAR_REMEDY, NoDatasetError, find_layout
 from ferlab.files import UserError
 
 KAGGLE_IMAGES = 28_821 + 7_066  # of train and validation
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+# What zipfile raises at damaged bytes, names that are no UTF-8, encryption, unknown compression.
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError)
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpacks a dataset's zip to the folder `target`, which appears when it is complete.
+    """Unpacks a dataset's zip to the folder `target`, which is made or replaced at the end.
 
     Raises:
-        UserError: not a zip, no dataset in it, damaged, entries that leave the folder, a full disk.
+        UserError: the file is not a zip, is damaged, holds no dataset or an entry that leaves the
+            folder; or the disk is full.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -44,6 +47,8 @@ def unpack(archive: Path, target: Path) -> None:
     except DAMAGE as error:
         raise damaged(archive, error) from error
     except OSError as error:
+        if error.errno is None:  # damaged bzip2 data
+            raise damaged(archive, error) from error
         raise UserError(f"cannot unpack {archive} to {target}: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -53,7 +58,7 @@ def opened(archive: Path) -> zipfile.ZipFile:
     """Returns the open zip.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a zip, or cannot be read.
     """
     try:
         return zipfile.ZipFile(archive)
@@ -74,9 +79,9 @@ def damaged(archive: Path, error: Exception) -> UserError:
 
 
 def require_dataset(folder: Path, archive: Path) -> None:
-    """Raises a UserError if what was unpacked is no dataset at all.
+    """Raises a UserError if an unpacked folder holds no dataset.
 
-    A dataset that can be understood in several ways is one: the preparation asks for the flag.
+    One that can be understood in several ways is accepted: the preparation asks for the flag.
     """
     try:
         find_layout(folder)
@@ -90,12 +95,12 @@ def require_dataset(folder: Path, archive: Path) -> None:
 
 
 def path_of(entry: zipfile.ZipInfo) -> PurePosixPath:
-    """Returns an entry's path; some programs on Windows write backslashes into a zip."""
+    """Returns an entry's path with slashes; some Windows programs write backslashes."""
     return PurePosixPath(entry.filename.replace("\\", "/"))
 
 
 def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
-    """Returns the files to unpack: no system files, no nested second copy as `images/images/`.
+    """Returns the files to unpack, without system files and nested copies as `images/images/`.
 
     Raises:
         UserError: a name in the zip leaves the folder.
@@ -116,9 +121,9 @@ def wanted_entries(source: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipIn
 
 
 def outer_path(path: PurePosixPath) -> PurePosixPath | None:
-    """Returns where the first copy of a nested second one is; None if the path is not nested.
+    """Returns the path without a folder that repeats its parent's name; None if there is none.
 
-    That of `wrap/images/images/train/1.jpg` is `wrap/images/train/1.jpg`.
+    For `wrap/images/images/train/1.jpg` it is `wrap/images/train/1.jpg`.
     """
     for index in range(1, len(path.parts) - 1):
         if path.parts[index] == path.parts[index - 1]:
@@ -127,10 +132,10 @@ def outer_path(path: PurePosixPath) -> PurePosixPath | None:
 
 
 def is_unpacked(archive: Path, target: Path) -> bool:
-    """Returns whether `target` has each file of a zip, by name and size, and no other.
+    """Returns whether `target` has the files of a zip, by name and size.
 
     Raises:
-        UserError: the zip is none; or `target` has files of something else, which would be lost.
+        UserError: the zip cannot be read; or `target` has another file, which would be lost.
     """
     with opened(archive) as source:
         sizes = {str(path_of(e)): e.file_size for e in wanted_entries(source, archive)}
@@ -145,10 +150,10 @@ def is_unpacked(archive: Path, target: Path) -> bool:
 
 
 def is_complete(target: Path, archive: Path | None, sample: bool) -> bool:
-    """Returns whether `target` holds the whole dataset; prints what is wrong if it holds a part.
+    """Returns whether `target` holds the whole dataset; prints what is missing if it is a part.
 
-    By number and size of the files: compared with the zip `archive`, else with what was recorded
-    when the folder was made, else with what Kaggle's dataset has.
+    The files are compared with the zip `archive` by name and size; without it, with the record by
+    number and size; without a record, with Kaggle's dataset by number.
 
     Raises:
         UserError: the folder holds something else, which would be lost.
@@ -164,7 +169,7 @@ def is_complete(target: Path, archive: Path | None, sample: bool) -> bool:
         wanted = f" of {record.files:,} files, {record.size:,} bytes"
     elif sample:
         complete, wanted = False, ""
-    elif (complete := _has_all_of_kaggle(target)) is False:
+    elif not (complete := _has_all_of_kaggle(target)):
         raise UserError(
             f"{target} has {there.files:,} files, and Kaggle's dataset {KAGGLE_IMAGES:,}; check it "
             "against its zip with --archive FILE.zip, replace it with --force, or use it as it is "

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The ranges of the augmentation; every number is drawn anew for each image.
+    """The ranges of the augmentation; random numbers are drawn for each image.
 
     Attributes:
         flip: flips half of the images.
@@ -27,7 +27,7 @@ class Augmentation:
     contrast: float = 0.0
 
     def scaled(self, factor: float) -> "Augmentation":
-        """Returns the same with every range `factor` times as wide; the flip stays as it is."""
+        """Returns the augmentation with every range multiplied by `factor`; the flip stays."""
         ranges = {k: v * factor for k, v in asdict(self).items() if not isinstance(v, bool)}
         return replace(self, **ranges)
 
@@ -41,8 +41,8 @@ class Augmentation:
     ) -> torch.Tensor:
         """Returns augmented copies of `images`.
 
-        Random numbers are drawn for a whole batch, of which `images` may be a shard, so that the
-        shards of several processes are those of the batch that one process augments.
+        Random numbers are drawn for the whole batch, even if `images` is a shard of it: the shards
+        of several processes are augmented as the batch of one process is.
 
         Args:
             images: float32 `(N, C, H, W)` in [-1, 1].
@@ -54,7 +54,6 @@ class Augmentation:
         Returns:
             float32 `(N, C, size, size)` in [-1, 1].
         """
-
         count = batch or len(images)
 
         def uniform(*size: int) -> torch.Tensor:  # in [-1, 1)

@@ -1,4 +1,4 @@
-"""Names of expressions: from what a dataset calls its classes to the names of this project."""
+"""Names of expressions: from a dataset's names of its classes to the project's names."""
 
 import re
 from collections.abc import Collection
@@ -19,7 +19,7 @@ SYNONYMS = {
     "sadness": "sad",
     "surprised": "surprise",
     "surprize": "surprise",
-    "suprise": "surprise",  # so spelt in FER+'s folders on Kaggle
+    "suprise": "surprise",  # as FER+'s folders on Kaggle spell it
 }
 ORDERS = {  # the expression that each number stands for
     "fer2013": (0, "angry disgust fear happy sad surprise neutral"),
@@ -30,7 +30,6 @@ ORDERS = {  # the expression that each number stands for
     "ck+csv": (0, "angry disgust fear happy sad surprise neutral contempt"),
 }
 LAST = 10**9  # words come after numbers
-FORMS_OF_THE_FLAG = "an order, pairs as joyful=happy,tired=, or a list of names"
 
 
 def order_of(name: str) -> dict[str, str]:
@@ -45,7 +44,7 @@ def is_expression(name: str) -> bool:
 
 
 def plain(name: str) -> str:
-    """Returns a class's name as the class map holds it: lower case, a number without zeros."""
+    """Returns a class's name in lower case; of a number, without leading zeros."""
     name = name.strip().lower()
     return str(int(name)) if re.fullmatch(r"\d+", name) else name
 
@@ -58,8 +57,8 @@ def class_map_of(
     Args:
         names: what the dataset calls its classes, as `plain` returns it.
         where: the dataset, for messages.
-        order: the order of ORDERS that the dataset's form determines; None if it determines none.
-        flag: what `--class-map` gives; None without.
+        order: key of ORDERS that the dataset's form determines; None if it determines none.
+        flag: value of `--class-map`; None without the flag.
 
     Returns:
         A name for each of `names`; "" for a class that `--class-map` leaves out.
@@ -67,9 +66,9 @@ def class_map_of(
     Raises:
         UserError: a name is unknown, numbers have no certain meaning, or the flag does not fit.
     """
-    names = sorted(names, key=lambda name: (int(name), "") if name.isdigit() else (LAST, name))
+    names = sorted(names, key=lambda name: (int(name), "") if name.isdecimal() else (LAST, name))
     given = parse_class_map(flag, names) if flag else {}
-    numbers = {name for name in names if name.isdigit() and name not in given}
+    numbers = {name for name in names if name.isdecimal() and name not in given}
     if numbers:
         order = order or certain_order(numbers)
         if order is None or not numbers <= set(order_of(order)):
@@ -87,9 +86,10 @@ def class_map_of(
 
 
 def certain_order(numbers: Collection[str]) -> str | None:
-    """Returns the only order whose numbers are exactly `numbers`; None where several are, or none.
+    """Returns the only order that has exactly `numbers`; None if several or none have.
 
-    0 to 6 are FER2013's, and those of every order with contempt last, where it is left out.
+    An order is also tried without contempt. So 0 to 6 fit several: FER2013's order, and all that
+    end with contempt as 7.
     """
     candidates = []
     for name in ORDERS:
@@ -101,7 +101,7 @@ def certain_order(numbers: Collection[str]) -> str | None:
 
 
 def doubt(numbers: Collection[str]) -> str:
-    """Returns why numbers are not understood, and the flag that says what they mean."""
+    """Returns why numbers are not understood, and the flag that gives their meaning."""
     fitting = [name for name in ORDERS if set(numbers) <= set(order_of(name))]
     shown = "; ".join(
         f"--class-map {name} ("
@@ -143,8 +143,9 @@ def parse_class_map(flag: str, names: list[str]) -> dict[str, str]:
         return result
     if any("=" in word for word in words) or len(words) != len(names):
         raise UserError(
-            f"--class-map {flag} is not {FORMS_OF_THE_FLAG}, one for each of the dataset's "
-            f"{len(names)} classes {', '.join(names)}; orders: {', '.join(ORDERS)}"
+            f"--class-map {flag} is not an order ({', '.join(ORDERS)}), pairs as "
+            f"joyful=happy,tired=, or a list of one name for each of the dataset's {len(names)} "
+            f"classes {', '.join(names)}"
         )
     return dict(zip(names, map(canonical, words), strict=True))
 

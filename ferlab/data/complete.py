@@ -1,4 +1,4 @@
-"""The record of what a complete folder of a dataset holds."""
+"""The record of how many files a complete dataset's folder holds, and of their size."""
 
 import json
 import os
@@ -10,7 +10,7 @@ RECORD = ".complete.json"
 
 @dataclass(frozen=True)
 class Content:
-    """What a folder holds, without system files and the record.
+    """The files of a folder, without system files and the record.
 
     Attributes:
         files: their number.
@@ -22,7 +22,7 @@ class Content:
 
 
 def is_of_system(name: str) -> bool:
-    """Returns whether a file is one that systems put anywhere, as .DS_Store, or the record."""
+    """Returns whether a file is hidden, as .DS_Store and the record, or is one of Windows."""
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
@@ -33,7 +33,8 @@ def sizes_of(folder: Path) -> dict[str, int]:
         prefix = Path(place).relative_to(folder).as_posix() + "/"
         for name in names:
             if not is_of_system(name):
-                size = os.stat(os.path.join(place, name)).st_size
+                path = os.path.join(place, name)
+                size = os.path.getsize(path) if os.path.exists(path) else 0  # a link to nothing
                 result[prefix.removeprefix("./") + name] = size
     return result
 
@@ -45,7 +46,7 @@ def content_of(folder: Path) -> Content:
 
 
 def write_record(folder: Path) -> None:
-    """Writes what a complete folder holds into it, for `recorded` to compare with."""
+    """Writes into a complete folder the record that `recorded` returns."""
     (folder / RECORD).write_text(json.dumps(asdict(content_of(folder))) + "\n")
 
 

@@ -7,15 +7,15 @@ from ferlab.data.classes import is_expression, plain
 from ferlab.data.found import Found, files_below, is_fer2013, split_of, subfolders
 from ferlab.files import UserError
 
-LARGEST_CLASS = 11  # number of a class, AffectNet's images without a face included
+LARGEST_CLASS = 11  # the largest number of a class: AffectNet has 0 to 11
 FER2013_FILE = re.compile(r"(Training|PublicTest|PrivateTest)_\d+\.", re.IGNORECASE)
 
 
 def split_folders(root: Path) -> dict[Path, str]:
-    """Returns the split of each folder of `root` that is named as one and holds folders.
+    """Returns the split of each folder of `root` that has a split's name and holds folders.
 
     Raises:
-        UserError: two folders are the same split.
+        UserError: two folders have names of one split.
     """
     result: dict[Path, str] = {}
     for folder in subfolders(root):
@@ -32,7 +32,7 @@ def split_folders(root: Path) -> dict[Path, str]:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Returns the folders of the classes of a split, also where it is wrapped as `train/train/`."""
+    """Returns the folders of a split's classes, for `train/train/` those of the inner folder."""
     inner = subfolders(folder)
     if len(inner) == 1 and split_of(inner[0].name) == split_of(folder.name) is not None:
         return subfolders(inner[0])
@@ -40,14 +40,14 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def is_class_root(root: Path, known: set[str]) -> bool:
-    """Returns whether two or more folders of `root` are called as classes.
+    """Returns whether two or more folders of `root` have names of classes.
 
     Args:
         root: the folder.
-        known: further names of classes, those of `--class-map`.
+        known: further names of classes, from `--class-map`.
     """
     names = [plain(folder.name) for folder in subfolders(root)]
-    numbers = [name for name in names if name.isdigit()]
+    numbers = [name for name in names if name.isdecimal()]
     if any(int(name) > LARGEST_CLASS for name in numbers):
         return False
     return len(numbers) + sum(is_expression(name) or name in known for name in names) >= 2
@@ -61,7 +61,7 @@ def read_folders(root: Path, base: Path) -> Found:
         base: folder that the names are relative to.
 
     Raises:
-        UserError: a split is there without the one that it needs, or twice.
+        UserError: train or val is the only split, or two folders are one split.
     """
     splits = split_folders(root)
     if set(splits.values()) == {"train"}:
@@ -92,6 +92,5 @@ def read_folders(root: Path, base: Path) -> Found:
             reason = f"in {path.relative_to(base).as_posix()}/, which is no split"
             found.left_out[reason] = len(files_below(path))
     loose = sum(entry.is_file() for folder in (splits or [root]) for entry in folder.iterdir())
-    if loose:
-        found.left_out["beside the folders of the classes"] = loose
+    found.left_out["beside the folders of the classes"] = loose
     return found

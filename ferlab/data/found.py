@@ -1,4 +1,4 @@
-"""What the reader of one form of dataset finds; names of splits and files, for all readers."""
+"""What a reader of a dataset returns; names of splits and the order of files, for all readers."""
 
 import os
 import re
@@ -32,13 +32,13 @@ NUMBER = re.compile("[0-9]+")
 
 @dataclass
 class Found:
-    """The images that one form of dataset lists, before the classes are understood.
+    """The images of a dataset, before its classes are understood.
 
     Attributes:
-        form: the form, for people.
+        form: the form of the dataset, as it is printed.
         names: N files relative to the dataset's folder, or `<csv>/<row>` for rows of pixels.
         classes: N names of classes as the dataset has them, see `classes.plain`.
-        splits: N times "train", "val" or "test"; None where the dataset has no splits.
+        splits: N times "train", "val" or "test"; None if the dataset has no splits.
         order: the order of numbered classes (`classes.ORDERS`) that the form itself determines.
         left_out: number of files or rows that are not used, by the reason.
         table: the CSV of pixels; None for files.
@@ -58,17 +58,17 @@ class Found:
 
 
 def split_of(name: str) -> str | None:
-    """Returns the split that a folder, file or value called `name` stands for; None if none."""
+    """Returns the split that the name of a folder, a file or a value means; None if it is none."""
     return SPLIT_NAMES.get(name.strip().lower())
 
 
 def is_fer2013(names: Iterable[str]) -> bool:
-    """Returns whether names of splits are FER2013's own: a PublicTest or PrivateTest is there."""
+    """Returns whether one of the splits' names is FER2013's own: PublicTest or PrivateTest."""
     return not {"publictest", "privatetest"}.isdisjoint(name.strip().lower() for name in names)
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Returns the folders in `folder`, hidden and system folders left out."""
+    """Returns the folders in `folder`, without hidden and system folders."""
     with os.scandir(folder) as entries:
         found = [e.name for e in entries if is_folder(e) and not e.name.startswith((".", "__"))]
     return [folder / name for name in in_order(found)]
@@ -77,8 +77,8 @@ def subfolders(folder: Path) -> list[Path]:
 def files_below(folder: Path) -> list[str]:
     """Returns the files below `folder` as relative POSIX paths, 2.jpg before 10.jpg.
 
-    Hidden files are left out; files of a folder come before those of its folders. Links are
-    followed, but not to a folder that they are in.
+    Hidden files are left out; a folder's files come before those of its subfolders. Links are
+    followed, except to a folder that contains them.
     """
     return _files_below(folder, frozenset(map(_place, folder.resolve().parents)))
 
@@ -105,7 +105,7 @@ def _place(folder: Path) -> tuple[int, int]:
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-    """Returns whether an entry of a folder is one itself; a link in a circle is none."""
+    """Returns whether an entry is a folder; a link to itself is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -113,14 +113,14 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 
 def in_order(names: list[str]) -> list[str]:
-    """Returns names sorted, 2.jpg before 10.jpg; the order is the same on every machine."""
-    return sorted(sorted(names), key=number_order)  # 2.jpg and 02.jpg have one number
+    """Returns names sorted, 2.jpg before 10.jpg, in the same order on every machine."""
+    return sorted(sorted(names), key=number_order)  # 2.jpg and 02.jpg have equal keys
 
 
 def number_order(name: str) -> str:
     """Returns a key that sorts 2.jpg before 10.jpg: numbers before text, and by their value.
 
-    A text in place of a list of numbers and texts: it needs a quarter of the memory.
+    The key is a text: a list of numbers and texts would need four times the memory.
     """
     return NUMBER.sub(_number_key, name)
 

@@ -19,7 +19,7 @@ PROXY = (
     "a proxy signs the connection with a certificate that Python does not know; name the file of "
     "the proxy's CA certificates in the environment: REQUESTS_CA_BUNDLE=/path/to/ca.pem"
 )
-FAULTS = (  # what Kaggle's client prints, the most specific first, and its meaning
+FAULTS = (  # patterns of what Kaggle's client prints, and their meaning; the most specific first
     (r"No module named", "kaggle is not fully installed; run: pip install -r requirements.txt"),
     (r"kaggle\.json", "this kaggle client wants a login; run: pip install 'kaggle>=2'"),
     (r"\b404\b|resource was not found", f"Kaggle has no dataset {DATASET}; {BY_HAND}"),
@@ -31,7 +31,7 @@ FAULTS = (  # what Kaggle's client prints, the most specific first, and its mean
         r"Connect|ReadTimeout|ProxyError|Max retries|IncompleteRead",
         f"the connection to Kaggle failed; run the same command again to resume, {BY_HAND}",
     ),
-    # Printed before every other message where nobody is logged in: the least specific.
+    # The client prints this before other messages if nobody is logged in: the least specific.
     (r"\b401\b|Authentication required", f"Kaggle refused the login; remove it, {BY_HAND}"),
 )
 
@@ -45,27 +45,24 @@ def fetch_from_kaggle(folder: Path, force: bool) -> Path:
         UserError: it failed.
     """
     command = [sys.executable, "-m", "kaggle", "datasets", "download", DATASET, "-p", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--force"] if force else command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        output = _show_progress(process.stdout.fileno())
-        status = process.wait()
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt("run the same command again to resume") from interrupt
-    finally:
-        process.terminate()
-        process.wait()
+    command += ["--force"] if force else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            output = _show_progress(process.stdout.fileno())
+            process.wait()
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("run the same command again to resume") from interrupt
+        finally:
+            process.terminate()
+            process.wait()
     archive = folder / f"{NAME}.zip"
-    if status != 0 or not archive.is_file():
+    if process.returncode != 0 or not archive.is_file():
         raise UserError(explain([line for line in output if line]))
     return archive
 
 
 def trusted() -> ssl.SSLContext:
-    """Returns the certificates to trust: also those that Kaggle's client is told to trust.
+    """Returns a context that also trusts the certificates which Kaggle's client is told to trust.
 
     Raises:
         OSError: the file or folder that REQUESTS_CA_BUNDLE names cannot be read.

@@ -1,23 +1,24 @@
-"""Finds out in which form a dataset is, and what its classes and splits are; never guesses.
+"""Finds out the form of a dataset, its classes and its splits, without guessing.
 
-docs/data.md has the table of the forms. What can be understood in two ways is a `UserError` that
-names the flag or the path which decides.
+docs/data.md has the table of the forms. A dataset that can be understood in two ways is refused, by
+a `UserError` with the flag or the path that decides.
 """
 
 import tarfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from ferlab.constants import SPLITS
 from ferlab.data import annotations, folders, tables
 from ferlab.data.classes import chosen_classes, class_map_of, plain
 from ferlab.data.found import Found, subfolders
 from ferlab.files import UserError
 
-SPLITS = ("train", "val", "test")
 DEPTH = 4  # folders that a dataset may be wrapped in
 SHOWN = 4  # places named in an error
 TAR_REMEDY = (
@@ -27,7 +28,7 @@ TAR_REMEDY = (
 
 
 class NoDatasetError(UserError):
-    """There is no form of a dataset at a source."""
+    """There is no dataset of a known form at a source."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class Layout:
     """A dataset as it was understood; images are in the order of split, class, source.
 
     Attributes:
-        form: the form, for people.
-        root: where it was found.
+        form: the form of the dataset, as it is printed.
+        root: where the dataset was found.
         base: folder that `names` are relative to.
         names: object `(N,)`, files, or `<csv>/<row>` for rows of pixels.
         labels: int64 `(N,)`, indices into `class_names`.
-        splits: indices into `names` by "train", "val", "test"; by "all" where there are no splits.
+        splits: indices into `names` by "train", "val", "test"; by "all" if there are no splits.
         class_names: the classes, alphabetical.
-        class_map: the class, "" for none, that each of the dataset's names stands for.
+        class_map: the class, "" for none, by the dataset's name of it.
         left_out: number of files or rows that are not used, by the reason.
-        rows: number of images that the source lists, those of left-out classes included.
+        rows: number of images that the source lists, including those of left-out classes.
         table: the CSV of pixels; None for files.
         offsets: int64 `(N,)`, where each row begins in `table`, bytes; None for files.
         boxes: int64 `(N, 4)`, the face (x, y, w, h) in each image, pixels; None: the whole image.
@@ -65,7 +66,7 @@ class Layout:
     boxes: np.ndarray | None = None
 
     def description(self) -> dict:
-        """Returns what was understood, as dataset.json holds it."""
+        """Returns the part of dataset.json that describes the layout."""
         return {
             "form": self.form,
             "root": self.root.as_posix(),
@@ -81,37 +82,37 @@ def find_layout(
     classes: str | None = None,
     form: str | None = None,
 ) -> Layout:
-    """Returns what is at `source`: a folder, also one that wraps the dataset, or a CSV.
+    """Returns the dataset at `source`: a CSV, a folder, or a folder that wraps the dataset's.
 
     Args:
         source: the folder or the file.
         class_map: what the dataset's class names stand for, see `classes.parse_class_map`.
-        classes: the classes to keep, with commas between them; all if None.
-        form: one of FORMS, where a source has several.
+        classes: the classes to keep, separated by commas; all if None.
+        form: one of FORMS; needed if the source has several.
 
     Raises:
-        NoDatasetError: nothing at `source`, or nothing that is known.
+        NoDatasetError: there is nothing at `source`, or nothing of a known form.
         UserError: it can be understood in several ways, or is damaged.
     """
-    if source.is_file():
-        root, base, read = source, source.parent, _reader_of_file(source)
-    elif source.is_dir():
-        root, read = _search(source, class_map, form)
-        base = source
-    else:
-        raise NoDatasetError(f"{source} is missing; get it with: python download_dataset.py")
     try:
+        if source.is_file():
+            root, base, read = source, source.parent, _reader_of_file(source)
+        elif source.is_dir():
+            root, read = _search(source, class_map, form)
+            base = source
+        else:
+            raise NoDatasetError(f"{source} is missing; get it with: python download_dataset.py")
         found = read(base)
     except OSError as error:
-        raise UserError(f"cannot read {error.filename or root}: {error.strerror}") from error
+        raise UserError(f"cannot read {error.filename or source}: {error.strerror}") from error
     return _understand(found, root, base, class_map, classes)
 
 
 def _reader_of_file(path: Path) -> Callable[[Path], Found]:
-    """Returns the reader of a CSV that is named as the source.
+    """Returns the reader of a CSV.
 
     Raises:
-        NoDatasetError: it is no such CSV.
+        NoDatasetError: the file is not a CSV of pixels or of paths and labels.
     """
     if path.suffix.lower() == ".zip":
         raise NoDatasetError(
@@ -120,13 +121,13 @@ def _reader_of_file(path: Path) -> Callable[[Path], Found]:
     if tarfile.is_tarfile(path):
         raise NoDatasetError(f"{path} {TAR_REMEDY}")
     if tables.is_pixel_table(path):
-        return lambda base: tables.read_pixel_table(path, base)
+        return partial(tables.read_pixel_table, path)
     header = tables.header_of(path)
     if all(
         tables.column(header, columns, path) is not None
         for columns in (tables.PATH_COLUMNS, tables.LABEL_COLUMNS)
     ):
-        return lambda base: tables.read_lists([path], base)
+        return partial(tables.read_lists, [path])
     raise NoDatasetError(f"{path} is no CSV with the columns emotion and pixels, or path and label")
 
 
@@ -173,15 +174,15 @@ def _search(
 
 def _readers(root: Path, known: set[str]) -> dict[str, Callable[[Path], Found]]:
     """Returns the reader of each form that `root` itself has."""
+    for name, has_form, read in (
+        ("raf-db", annotations.raf_list, annotations.read_raf_db),
+        ("affectnet", annotations.affectnet_folders, annotations.read_affectnet),
+        ("ck+", annotations.ck_folders, annotations.read_ck),
+        ("fer+", annotations.ferplus_folders, annotations.read_ferplus),
+    ):
+        if has_form(root):
+            return {name: partial(read, root)}
     result: dict[str, Callable[[Path], Found]] = {}
-    if annotations.raf_list(root):
-        return {"raf-db": lambda base: annotations.read_raf_db(root, base)}
-    if annotations.affectnet_folders(root):
-        return {"affectnet": lambda base: annotations.read_affectnet(root, base)}
-    if annotations.ck_folders(root):
-        return {"ck+": lambda base: annotations.read_ck(root, base)}
-    if annotations.ferplus_folders(root):
-        return {"fer+": lambda base: annotations.read_ferplus(root, base)}
     csvs = sorted(path for path in root.glob("*.[cC][sS][vV]") if path.is_file())
     pixels = [path for path in csvs if tables.is_pixel_table(path)]
     if pixels:
@@ -192,12 +193,12 @@ def _readers(root: Path, known: set[str]) -> dict[str, Callable[[Path], Found]]:
         several = len(named) == len(lists) and None not in named
         result["list"] = lambda base: tables.read_lists(lists if several else [_only(lists)], base)
     if folders.split_folders(root) or folders.is_class_root(root, known):
-        result["folders"] = lambda base: folders.read_folders(root, base)
+        result["folders"] = partial(folders.read_folders, root)
     return result
 
 
 def _only(paths: list[Path]) -> Path:
-    """Returns the one path there is.
+    """Returns the only path.
 
     Raises:
         UserError: there are several.
@@ -214,14 +215,15 @@ def _only(paths: list[Path]) -> Path:
 def _understand(
     found: Found, root: Path, base: Path, class_map: str | None, classes: str | None
 ) -> Layout:
-    """Returns the layout: classes mapped, those that are not kept left out, images in order.
+    """Returns the layout: with this project's classes, and the images in order.
 
     Raises:
         NoDatasetError: there are no images.
-        UserError: classes are unknown or uncertain, or a split lacks one.
+        UserError: classes are unknown or uncertain, or fewer than two are kept.
     """
+    left_out = +found.left_out  # without zeros
     if not found.names:
-        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in found.left_out.items())
+        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in left_out.items())
         raise NoDatasetError(
             f"{root}: {found.form}, without a single image{f' ({reasons})' if reasons else ''}; "
             "get it again, or name another with --source"
@@ -231,7 +233,6 @@ def _understand(
     class_names = chosen_classes(classes, present, str(root))
     index = {name: number for number, name in enumerate(class_names)}
     labels = np.array([index.get(mapping[name], -1) for name in found.classes], dtype=np.int64)
-    left_out = Counter(found.left_out)
     for name, count in Counter(found.classes).items():
         if mapping[name] not in index:
             flag = "--classes" if mapping[name] else "--class-map"

@@ -1,4 +1,4 @@
-"""Splits made of one folder of images, and duplicates removed across splits."""
+"""Draws the splits that a dataset lacks, and removes duplicates across splits."""
 
 import re
 import warnings
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from ferlab.data.splits import SPLITS
+from ferlab.constants import SPLITS
 from ferlab.files import UserError
 
 VAL_FRACTION_OF_TRAIN = 0.1  # where the dataset has no validation images
 TEST_FRACTION_OF_VAL = 0.5  # where the dataset has no test images
-CK_FILE = re.compile(r"(?:.*/)?(S\d{3,4})_\d{3}_\d{8}\.\w+")  # person, sequence, frame
 TEST_FRACTION_OF_ALL = 0.1  # where the dataset has no splits
+CK_FILE = re.compile(r"(?:.*/)?(S\d{3,4})_\d{3}_\d{8}\.\w+")  # person, sequence, frame
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Images:
         files: object `(N,)`, paths relative to the dataset.
         labels: int64 `(N,)`, indices into the classes.
         rows: int64 `(N,)`, indices into the layout.
-        keys: S16 `(N,)`, a digest of each image: equal keys, equal images.
+        keys: S16 `(N,)`, a digest of each image; images with equal keys are equal.
     """
 
     files: np.ndarray
@@ -43,7 +43,7 @@ def complete(splits: dict[str, Images], seed: int) -> dict[str, Images]:
     """Returns train, val and test, as far as the dataset's splits allow.
 
     Without test, half of val becomes test; without val, a tenth of train becomes val; without
-    splits, a tenth each becomes val and test. Each is stratified, drawn by `seed`.
+    splits, a tenth becomes test and a tenth of the rest val. Each is stratified, drawn by `seed`.
 
     Raises:
         UserError: a class has too few images to split.
@@ -61,7 +61,7 @@ def complete(splits: dict[str, Images], seed: int) -> dict[str, Images]:
 def carve(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     """Splits images into a remainder and a stratified, seeded `fraction` of them.
 
-    Where the files are CK+'s, a person is in one of the two alone.
+    If the files have CK+'s names, each person is in only one of the two.
 
     Raises:
         UserError: a class has too few images, or people, for both parts.
@@ -82,14 +82,14 @@ def carve(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
 def _carve_people(
     rows: np.ndarray, labels: np.ndarray, people: list[str], fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows of the remainder and those of about a `fraction`, of other people.
+    """Returns the rows of the remainder and of about a `fraction`, which share no person.
 
     Raises:
-        ValueError: one of them lacks a class.
+        ValueError: one of the two lacks a class.
     """
     folds = StratifiedGroupKFold(round(1 / fraction), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a class with few images, checked below
+        warnings.simplefilter("ignore", UserWarning)  # about classes with few images, checked below
         rest, carved = next(folds.split(rows, labels, people))
     for part in (rest, carved):
         if len(np.unique(labels[part])) < len(np.unique(labels)):
@@ -98,7 +98,7 @@ def _carve_people(
 
 
 def people_of(files: Sequence[str]) -> list[str] | None:
-    """Returns the person of each image by CK+'s names of files; None if one is not such a name."""
+    """Returns the person of each image from CK+'s file names; None if a name is another."""
     people = []
     for file in files:
         match = CK_FILE.fullmatch(file)
@@ -115,13 +115,16 @@ def remove_duplicates(
 
     Args:
         splits: the images of each split.
-        keep: report only, remove nothing.
+        keep: only report, remove nothing.
         class_names: the classes' names.
 
     Returns:
-        The splits, and a report: how many were removed from each split, how many copies are
-        within one split, how many images of val and test were also in train, and the groups of
+        The splits, and a report: how many images were removed from each split, how many copies are
+        within a split, how many images of val and test were also in train, and the groups of
         identical images whose labels differ.
+
+    Raises:
+        UserError: nothing is left of a split.
     """
     last_first = [name for name in reversed(SPLITS) if name in splits]
     keys = np.concatenate([splits[name].keys for name in last_first])
@@ -135,6 +138,11 @@ def remove_duplicates(
     for split in last_first:
         own = groups_of[split]
         fresh = np.flatnonzero(~seen[own] | keep)
+        if not len(fresh):
+            raise UserError(
+                f"each image of the {split} split is also in another split; give it images of its "
+                "own, or keep the duplicates with --keep-duplicates"
+            )
         result[split] = splits[split][fresh]
         removed[split] = len(own) - len(fresh)
         within[split] = len(fresh) - len(np.unique(own[fresh]))

@@ -1,5 +1,6 @@
-"""From a dataset as it was understood to the split files and the description of them."""
+"""Makes the split files and their description from a dataset as it was understood."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -8,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ferlab.constants import IMAGE_SIZE, MEAN, STD
+from ferlab.constants import IMAGE_SIZE, MEAN, SPLITS, STD
 from ferlab.data.layouts import Layout
 from ferlab.data.partition import Images, complete, remove_duplicates
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.reading import Pixels, read_images
 from ferlab.data.shards import digest_of_dataset, parts_there
 from ferlab.data.split_writer import write_split_file
-from ferlab.data.splits import PART, SPLITS, new_split_files, split_path
-from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, sha256, summarise
-from ferlab.files import UserError, naming_write_errors
+from ferlab.data.splits import OPTIONAL, PART, new_split_files, split_path
+from ferlab.data.votes import Votes, read_table, require_aligned, row_numbers, summarise
+from ferlab.files import UserError, naming_write_errors, require_writable
 
 SCRATCH = ".preparation.tmp"  # folder of the shards, removed at the end
-PARTS = "parts"  # folder of the shards of `--shard`, which stays
+PARTS = "parts"  # folder of the shards of `--shard`, which is kept
 CONTINUE = "run the same command again to continue"
 
 
@@ -30,23 +31,22 @@ class Prepared:
 
     Attributes:
         images: N images.
-        votes: on these images; None without.
+        votes: of these images; None without votes.
     """
 
     images: Images
     votes: Votes | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Returns what follows the images in the split file."""
+        """Returns the tensors that follow the images in the split file."""
         result = {"labels": torch.from_numpy(self.images.labels)}
         if self.votes is not None:
-            names = ("votes", "majority", "agreement")
-            result |= {name: torch.from_numpy(getattr(self.votes, name)) for name in names}
+            result |= {name: torch.from_numpy(getattr(self.votes, name)) for name in OPTIONAL}
         return result
 
 
 def prepare_part(layout: Layout, data_dir: Path, part: tuple[int, int], quiet: bool = False) -> str:
-    """Reads part K of N of a dataset into `data_dir/parts`; returns what is there, for people.
+    """Reads part K of N of a dataset into `data_dir/parts`; returns what is there, as a line.
 
     A run that was killed continues with the images that it has read.
 
@@ -59,8 +59,7 @@ def prepare_part(layout: Layout, data_dir: Path, part: tuple[int, int], quiet: b
     Raises:
         UserError: the folder has parts of another dataset, or a file cannot be written.
     """
-    folder, dataset = data_dir / PARTS, digest_of_dataset(layout)
-    folder.mkdir(exist_ok=True)
+    folder, dataset = require_writable(data_dir / PARTS), digest_of_dataset(layout)
     parts_there(folder, layout, dataset)  # raises before the work
     try:
         read_images(layout, folder, quiet, part, dataset)
@@ -77,22 +76,22 @@ def prepare(
     keep_duplicates: bool = False,
     quiet: bool = False,
 ) -> dict:
-    """Reads a dataset and writes its splits; returns what dataset.json holds of them.
+    """Reads a dataset and writes its splits; returns their description for dataset.json.
 
-    Needs memory for the pixels of a few thousand images, whatever the number of all. A run that was
-    killed continues with the images that it has read, and takes what `prepare_part` has read.
+    Needs memory for the pixels of a few thousand images, however many there are. Images that a
+    killed run or `prepare_part` has read are not read again.
 
     Args:
         layout: the dataset as it was understood.
         data_dir: an existing folder, where the splits are written.
         votes: FER+'s table; None without.
         seed: of the splits that are drawn.
-        keep_duplicates: leaves identical images in two splits.
+        keep_duplicates: keeps identical images in two splits.
         quiet: shows no progress bar.
 
     Raises:
-        UserError: a class has no usable image or too few, the votes do not fit, parts are of
-            another dataset, or a file cannot be written.
+        UserError: a class has no usable image or too few, a split is a copy of another, the votes
+            do not fit, parts are of another dataset, or a file cannot be written.
     """
     scratch, parts = data_dir / SCRATCH, data_dir / PARTS
     dataset = digest_of_dataset(layout)
@@ -101,8 +100,7 @@ def prepare(
         print(there if whole else f"{there}; what is missing is read now", flush=True)
         folder = parts
     else:
-        scratch.mkdir(exist_ok=True)
-        folder = scratch
+        folder = require_writable(scratch)
     try:
         pixels = read_images(layout, folder, quiet, dataset=dataset)
         splits, skipped = usable(layout, pixels)
@@ -132,7 +130,7 @@ def prepare(
 
 
 def usable(layout: Layout, pixels: Pixels) -> tuple[dict[str, Images], list[dict]]:
-    """Returns the usable images of each split, and `{"file", "reason"}` of each other.
+    """Returns the usable images of each split, and `{"file", "reason"}` of each other image.
 
     Raises:
         UserError: a class has no usable image in a split.
@@ -159,7 +157,7 @@ def usable(layout: Layout, pixels: Pixels) -> tuple[dict[str, Images], list[dict
 def add_votes(
     splits: dict[str, Images], path: Path, class_names: tuple[str, ...]
 ) -> tuple[dict[str, Prepared], dict]:
-    """Looks up the raters' votes on each image, and leaves images of no face out of train.
+    """Looks up the raters' votes on each image, and removes images without a face from train.
 
     Args:
         splits: the images of each split, whose files are named by their row of fer2013.csv.
@@ -191,7 +189,7 @@ def add_votes(
         result[name] = Prepared(part, found)
     report = {
         "file": path.as_posix(),
-        "sha256": sha256(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "label_agrees_with_majority": round(agreement, 4),
         "no_face_left_out_of_train": left_out,
         "splits": {
@@ -232,7 +230,7 @@ def write_splits(
 
 
 def _require_no_other(splits: dict[str, Images], layout: Layout, data_dir: Path) -> None:
-    """Raises a UserError if `data_dir` has a split of another dataset that would stay."""
+    """Raises a UserError if `data_dir` has a split of another dataset that would be kept."""
     for name in SPLITS:
         if name not in splits and split_path(data_dir, name).exists():
             raise UserError(
@@ -242,6 +240,6 @@ def _require_no_other(splits: dict[str, Images], layout: Layout, data_dir: Path)
 
 
 def _parts(rows: np.ndarray, pixels: Pixels) -> Iterator[torch.Tensor]:
-    """Yields the preprocessed images of `rows`, float32 `(n, 1, 48, 48)`, some at a time."""
+    """Yields the preprocessed images of `rows` in parts, float32 `(n, 1, 48, 48)`."""
     for start in range(0, len(rows), PART):
         yield preprocess(torch.from_numpy(pixels.take(rows[start : start + PART])))

@@ -1,8 +1,7 @@
 """Preprocessing: from the pixels of an image to the input of a network.
 
-Computes what torchvision's `v2.Compose([Grayscale, Resize, ToDtype, Normalize])` computes, which a
-test holds it to: importing torchvision takes longer than importing torch, and delays the first
-frame of the live program by seconds.
+Computes the same as torchvision's `v2.Compose([Grayscale, Resize, ToDtype, Normalize])`, which a
+test compares. To import torchvision would delay the first frame of the live program by seconds.
 """
 
 import torch
@@ -12,10 +11,10 @@ from ferlab.constants import IMAGE_SIZE, MEAN, STD
 
 
 def preprocess(pixels: torch.Tensor) -> torch.Tensor:
-    """Returns the network's input: the one definition, for prepared splits and live faces alike.
+    """Returns the network's input, for prepared splits and for live faces.
 
-    On machines without torch, `ferlab.live.onnx_classifier.as_input` repeats it; a test holds the
-    two together.
+    `ferlab.live.onnx_classifier.as_input` is the same for machines without torch; a test compares
+    the two.
 
     Args:
         pixels: uint8 `(..., 1 or 3, H, W)`, RGB if 3, any size.

@@ -1,7 +1,7 @@
 """Reads the images of a dataset in bounded memory, into shards on disk.
 
-Worker processes decode a shard of images each and write it. A run that was killed continues with
-the shards that are there, as long as the files are as they were.
+Worker processes decode one shard of images at a time and write it. The run after a killed one keeps
+the shards whose files have not changed.
 """
 
 import contextlib
@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ferlab import pictures
+from ferlab.constants import IMAGE_SIZE
 from ferlab.data import shards, workers
-from ferlab.data.images import SIDE, grey_of, reason_of, resized
+from ferlab.data.images import grey_of, reason_of, resized
 from ferlab.data.layouts import Layout
 from ferlab.data.shards import KEY_SIZE, Record, shard_path
 from ferlab.data.tables import header_of, pixels_of_row
-from ferlab.files import UserError, remove_leftovers
+from ferlab.files import UserError, lacks_memory, remove_leftovers
 
 EQUAL_PIXELS = "all pixels are equal"
 
@@ -30,7 +31,7 @@ class Pixels:
 
     Attributes:
         folder: of the shards.
-        keys: S16 `(N,)`, a digest of each image: equal keys, equal images.
+        keys: S16 `(N,)`, a digest of each image; images with equal keys are equal.
         faults: why an image cannot be used, by its index in the layout.
     """
 
@@ -39,12 +40,12 @@ class Pixels:
     faults: dict[int, str]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Returns uint8 `(n, 1, 48, 48)`: the images that `rows`, ascending, picks.
+        """Returns uint8 `(n, 1, 48, 48)`, the images at the indices `rows`, ascending.
 
         Raises:
             UserError: a shard cannot be read any more.
         """
-        result = np.empty((len(rows), 1, SIDE, SIDE), np.uint8)
+        result = np.empty((len(rows), 1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
         numbers = rows // shards.SHARD
         for number in np.unique(numbers):
             chosen = numbers == number
@@ -71,11 +72,11 @@ def read_images(
     """Decodes and preprocesses the images of a dataset, or of part K of N of it.
 
     Args:
-        layout: what the dataset has.
-        folder: where the shards are written; whole ones that are there are kept.
+        layout: the dataset as it was understood.
+        folder: where the shards are written; undamaged shards that are there are kept.
         quiet: shows no progress bar.
         part: `(K, N)`; keys of the other parts are left empty.
-        dataset: what `digest_of_dataset` returns, where it is known.
+        dataset: what `digest_of_dataset` returns, if it is known.
 
     Raises:
         UserError: a shard cannot be written, the table cannot be read any more, or a worker
@@ -102,17 +103,17 @@ def read_images(
         fault = "a process that read images was killed, maybe for want of memory"
     except OSError as error:
         fault = f"cannot start a process that reads images: {error.strerror}; end other programs"
-    if fault:  # here the exception and the processes that it refers to are gone
+    if fault:  # only here are the exception and the processes that it refers to gone
         raise UserError(fault)
     return Pixels(folder, keys, faults)
 
 
 @dataclass(frozen=True)
 class _Reader(Dataset):
-    """The shards `numbers`: taking one reads and writes it, unless that has been done.
+    """The shards `numbers`; an item is read from the dataset and written, if it is not there.
 
-    An item is the shard's rows of the layout, its keys and faults, or the error that ends the run:
-    a DataLoader would add a traceback to the message of one that is raised.
+    An item is the shard's rows of the layout, its keys and faults; or the error that ends the run:
+    if it were raised, a DataLoader would add a traceback to its message.
     """
 
     layout: Layout
@@ -129,7 +130,9 @@ class _Reader(Dataset):
             return self._read(self.numbers[index])
         except UserError as error:
             return error
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
             return UserError("there is not enough memory to read the images; end other programs")
         except OSError as error:  # of a single image it is a reason to leave it out
             return UserError(f"cannot read {self.layout.table}: {error.strerror or error}")
@@ -140,7 +143,9 @@ class _Reader(Dataset):
         kept = shards.read_shard(path, layout, rows, self.dataset)
         if kept is not None:
             return rows, *kept
-        files = shards.digest_of_files(layout, rows)  # before the work: they may change meanwhile
+        files = shards.digest_of_files(
+            layout, rows
+        )  # before they are decoded: they may change meanwhile
         pixels, faults, content = _decode(layout, rows)
         keys = shards.keys_of(pixels)
         listed = sorted(faults.items())
@@ -151,10 +156,8 @@ class _Reader(Dataset):
 
 
 def _decode(layout: Layout, rows: range) -> tuple[np.ndarray, dict[int, str], str]:
-    """Returns uint8 `(n, 48, 48)`, the reasons of the images that cannot be used, and the digest of
-    the bytes that they were decoded from.
-    """
-    pixels, faults = np.zeros((len(rows), SIDE, SIDE), np.uint8), {}
+    """Returns uint8 `(n, 48, 48)`, why some cannot be used, and the digest `Record.content`."""
+    pixels, faults = np.zeros((len(rows), IMAGE_SIZE, IMAGE_SIZE), np.uint8), {}
     header = header_of(layout.table) if layout.table else ["pixels"]
     if "pixels" not in header:
         raise UserError(f"{layout.table} has changed while it was read; run the same command again")

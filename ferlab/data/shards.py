@@ -1,12 +1,11 @@
 """Shards: the images of a dataset on disk, 1,024 in a file, and the parts of several machines.
 
-Each shard has a record of the dataset and the files that it was read from. A shard is used where
-these are the same, else it is read anew.
+Each shard has a record of the dataset and the files that it was read from. A shard is used if these
+are the same; else it is read anew.
 """
 
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ferlab.data.layouts import Layout
-from ferlab.files import UserError, atomic_path, write_text
+from ferlab.files import UserError, atomic_path, read_json, write_json
 
 SHARD = 1024  # images
 KEY_SIZE = 16  # bytes of a digest
@@ -30,9 +29,9 @@ class Record:
         dataset: digest of the names and face boxes of all images of the dataset, in order.
         files: digest of the shard's files as the file system describes them.
         content: digest of their bytes, which is the same on every machine.
-        keys: digest of the shard's keys: another one, and the shard is damaged.
+        keys: digest of the shard's keys; if it differs, the shard is damaged.
         faults: index in the shard and reason of each image that cannot be used.
-        parts: N of the `--shard K/N` that read it; 1 without.
+        parts: N of the `--shard K/N` that read it; 1 without `--shard`.
     """
 
     dataset: str
@@ -44,7 +43,7 @@ class Record:
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Returns where a shard's pixels lie."""
+    """Returns the path of a shard's pixels."""
     return folder / f"{shard:06}.npy"
 
 
@@ -66,7 +65,7 @@ def rows_of_shard(layout: Layout, shard: int) -> range:
 
 
 def new_digest(data: bytes | np.ndarray = b"") -> "hashlib._Hash":
-    """Returns the digest of `data` by which images, keys, files and contents are compared."""
+    """Returns a digest of `data`, by which images, keys, files and contents are compared."""
     return hashlib.blake2b(data, digest_size=KEY_SIZE)
 
 
@@ -93,9 +92,9 @@ def digest_of_dataset(layout: Layout) -> str:
 
 
 def digest_of_files(layout: Layout, rows: range) -> str:
-    """Returns a digest that changes with the files of `rows`: sizes, times and inode numbers.
+    """Returns a digest of the sizes, times and inode numbers of the files of `rows`.
 
-    It is quick, and differs between machines.
+    It is quick to compute, and differs between machines.
     """
     state = new_digest()
     for row in rows:
@@ -108,7 +107,7 @@ def digest_of_files(layout: Layout, rows: range) -> str:
 
 
 def contents(layout: Layout, rows: range) -> Iterator[bytes | OSError]:
-    """Yields the bytes of each image's file, or of its row of the table, or why there are none."""
+    """Yields the bytes of each image's file or row of the table, or the error of reading it."""
     if layout.table:
         with layout.table.open("rb") as file:
             for row in rows:
@@ -136,17 +135,17 @@ def write_shard(path: Path, pixels: np.ndarray, record: Record) -> None:
     Raises:
         UserError: a file cannot be written.
     """
-    content = io.BytesIO()  # to a file, NumPy writes by C, and has no reason where that fails
+    content = io.BytesIO()  # NumPy's errors of writing to a file lack the reason
     np.save(content, pixels)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.getvalue())
-    write_text(path.with_suffix(".json"), json.dumps(asdict(record)))
+    write_json(path.with_suffix(".json"), asdict(record))
 
 
 def read_record(path: Path) -> Record | None:
-    """Returns the record of the shard at `path`; None if it has none."""
+    """Returns the record of the shard at `path`; None if it has none, or a damaged one."""
     try:
-        return Record(**json.loads(path.with_suffix(".json").read_text()))
+        return Record(**read_json(path.with_suffix(".json")))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -154,10 +153,9 @@ def read_record(path: Path) -> Record | None:
 def read_shard(
     path: Path, layout: Layout, rows: range, dataset: str
 ) -> tuple[np.ndarray, dict[int, str]] | None:
-    """Returns keys and faults of a shard, if it is whole and of the files of `rows`.
+    """Returns keys and faults of a shard; None if it is damaged or is not of the files of `rows`.
 
-    Files that the file system describes differently, as on another machine, are read and compared
-    by their bytes.
+    Files with another time or inode number, as on another machine, are compared by their bytes.
     """
     record = read_record(path)
     if record is None or record.dataset != dataset:
@@ -182,7 +180,7 @@ def parts_there(folder: Path, layout: Layout, dataset: str) -> tuple[str, bool]:
     """Checks that all parts in `folder` are of this dataset.
 
     Returns:
-        What is there and what is missing, for people; and whether all is there.
+        A line on what is there and what is missing; and whether all is there.
 
     Raises:
         UserError: a part is of another dataset, or was read with other flags.
@@ -190,7 +188,7 @@ def parts_there(folder: Path, layout: Layout, dataset: str) -> tuple[str, bool]:
     missing, parts = set(range(shard_count(layout))), set()
     for path in folder.glob("[0-9]*.json"):
         record = read_record(path)
-        if record is None:
+        if record is None or not path.stem.isdecimal():  # "000001 (2).json", of a file manager
             continue
         if record.dataset != dataset:
             raise UserError(

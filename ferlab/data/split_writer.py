@@ -1,4 +1,4 @@
-"""Writes split files in parts, so that a split need not fit into memory."""
+"""Writes split files in parts: a split need not fit into memory."""
 
 import hashlib
 import struct
@@ -23,14 +23,14 @@ def write_split_file(
     shape: tuple[int, ...],
     class_names: tuple[str, ...],
 ) -> str:
-    """Writes what `torch.save` writes of the data contract's dict, the images part by part.
+    """Writes the data contract's dict as `torch.save` does, the images part by part.
 
     Equal splits give equal bytes.
 
     Args:
-        path: an empty file; what it holds is replaced.
-        parts: float32 `(n, 1, 48, 48)` each, in [-1, 1].
-        tensors: what follows the images, by its name, labels first.
+        path: a file, which is overwritten.
+        parts: the images, float32 `(n, 1, 48, 48)` each, in [-1, 1].
+        tensors: the tensors that follow the images, by name, labels first.
         shape: of all images together.
         class_names: the classes' names.
 
@@ -75,7 +75,7 @@ def write_split_file(
 
 
 def _digested(pieces: Iterable[torch.Tensor], digest: "hashlib._Hash") -> Iterator[memoryview]:
-    """Yields the bytes of each tensor, while a second thread adds those before to `digest`."""
+    """Yields the bytes of each tensor, while a second thread adds those of the last to `digest`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # leaves a core to the second thread
     try:

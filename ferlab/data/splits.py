@@ -11,12 +11,11 @@ import torch
 
 from ferlab.commands import preparation_command
 from ferlab.constants import CLASS_NAMES as CLASS_NAMES
-from ferlab.constants import IMAGE_SIZE, RATERS
+from ferlab.constants import IMAGE_SIZE, RATERS, SPLITS
 from ferlab.data.split_writer import write_split_file
 from ferlab.files import UserError, naming_write_errors, replace_together, temporary_path
 from ferlab.tensor_files import load_tensors
 
-SPLITS = ("train", "val", "test")
 PART = 256  # images written at once
 OPTIONAL = ("votes", "majority", "agreement")
 
@@ -30,7 +29,7 @@ class Split:
         labels: int64 `(N,)`, the dataset's label, indices into `class_names`.
         class_names: the classes' names, alphabetical.
         votes: float32 `(N, classes)`, the fraction of the raters' votes for each class, rows sum
-            to 1 or 0; None where the dataset has no votes, as all that follows.
+            to 1 or 0; None if the dataset has no votes, like the next two.
         majority: int64 `(N,)`, the class of the raters' majority, -1 for none of the classes.
         agreement: int64 `(N,)`, how many of ten raters chose the majority's expression; 0 where
             there is none. Above 0 with majority -1, that expression is contempt.
@@ -47,12 +46,12 @@ class Split:
         return len(self.labels)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Returns the tensors of the split by name, without those that it lacks."""
+        """Returns the tensors that the split has, by name."""
         names = ("images", "labels", *OPTIONAL)
         return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
 
     def to(self, device: torch.device, images: bool = True) -> "Split":
-        """Returns the split with its tensors on `device`, the images only if `images` is set."""
+        """Returns the split on `device`; without `images`, its images stay where they are."""
         moved = {
             name: tensor.to(device) if images or name != "images" else tensor
             for name, tensor in self.tensors().items()
@@ -60,16 +59,16 @@ class Split:
         return Split(class_names=self.class_names, **moved)
 
     def take(self, rows: torch.Tensor) -> "Split":
-        """Returns the split with the images that `rows` picks, indices or bool `(N,)`."""
+        """Returns the split with only the images at `rows`, indices or bool `(N,)`."""
         taken = {name: tensor[rows.to(tensor.device)] for name, tensor in self.tensors().items()}
         return Split(class_names=self.class_names, **taken)
 
     def class_counts(self) -> torch.Tensor:
-        """Returns int64 `(classes,)`: how many images each class has by the labels."""
+        """Returns int64 `(classes,)`, the number of images of each class by the labels."""
         return torch.bincount(self.labels, minlength=len(self.class_names))
 
     def counts(self) -> dict[str, list[int]]:
-        """Returns the images of each class: by "labels", and by "majority" if there are votes."""
+        """Returns the number of images of each class by "labels", and by "majority" with votes."""
         counts = {"labels": self.class_counts().tolist()}
         if self.majority is not None:
             decided = self.majority[self.majority >= 0]
@@ -90,7 +89,7 @@ def gray_levels(images: torch.Tensor) -> torch.Tensor:
 
 
 def split_path(data_dir: str | os.PathLike, split: str) -> Path:
-    """Returns where `split` ("train", "val" or "test") lies below `data_dir`."""
+    """Returns the path of `split` ("train", "val" or "test") in `data_dir`."""
     return Path(data_dir) / f"{split}_data.pt"
 
 
@@ -98,11 +97,10 @@ def split_path(data_dir: str | os.PathLike, split: str) -> Path:
 def new_split_files(
     data_dir: str | os.PathLike, splits: Iterable[str]
 ) -> Iterator[dict[str, Path]]:
-    """Yields an empty file for each split, in whose place all are put together after the block.
+    """Yields an empty file for each split; after the block all replace the old files together.
 
-    A run that is killed leaves no splits of two runs side by side, which could have images in
-    common. Those of an earlier run stay until the block has succeeded, their description
-    `dataset.json` as well.
+    A killed run never leaves splits of two runs side by side, which could have images in common.
+    The old splits and their description `dataset.json` stay until the block has succeeded.
 
     Raises:
         UserError: a file cannot be written.
@@ -122,7 +120,7 @@ def new_split_files(
 
 
 def save_splits(splits: dict[str, Split], data_dir: str | os.PathLike) -> None:
-    """Writes each split to its file below `data_dir`, as the data contract's dict.
+    """Writes each split to its file in `data_dir`, as the data contract's dict.
 
     Equal splits give equal bytes.
 
@@ -142,7 +140,7 @@ def load_split(data_dir: str | os.PathLike, split: str) -> Split:
     """Loads one split and checks it against the data contract.
 
     Raises:
-        UserError: missing or damaged file, wrong keys, dtypes, shapes, value or label range.
+        UserError: the file is missing or damaged, or has wrong keys, dtypes, shapes or values.
     """
     path = split_path(data_dir, split)
     remedy = f"make it with: {preparation_command(Path(data_dir))}"
@@ -153,14 +151,14 @@ def load_split(data_dir: str | os.PathLike, split: str) -> Split:
         raise UserError(f"{path}: {fault}; {remedy}")
     tensors = {key: content[key] for key in ("images", "labels", *OPTIONAL) if key in content}
     loaded = Split(class_names=tuple(content["class_names"]), **tensors)
-    if loaded.majority is not None and loaded.agreement is None:  # the data contract's least
+    if loaded.majority is not None and loaded.agreement is None:  # agreement may be missing
         shown = (loaded.votes.amax(1) * RATERS).round().long()
         loaded = replace(loaded, agreement=shown.where(loaded.majority >= 0, 0))
     return loaded
 
 
 def fault_of(content: dict) -> str | None:
-    """Returns in what a split file's content breaks the data contract; None if in nothing."""
+    """Returns how a split file's content breaks the data contract; None if it does not."""
     images, names = content["images"], content["class_names"]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         return "class_names must be a list of strings"
@@ -197,7 +195,7 @@ def fault_of(content: dict) -> str | None:
 
 
 def available_splits(data_dir: str | os.PathLike) -> list[str]:
-    """Returns which of train, val and test lie below `data_dir`."""
+    """Returns which of train, val and test are in `data_dir`."""
     return [split for split in SPLITS if os.path.lexists(split_path(data_dir, split))]
 
 
@@ -207,16 +205,16 @@ def load_splits(
     class_names: tuple[str, ...] | None = None,
     wanted: tuple[str, ...] = SPLITS,
 ) -> dict[str, Split]:
-    """Loads every wanted split that is in `data_dir`, so that all faults show before the work.
+    """Loads every wanted split in `data_dir`, so that all faults are found before the work.
 
     Args:
         data_dir: folder of the split files.
         required: splits that must be there.
         class_names: what the classes must be; by default those of the first split.
-        wanted: splits that are looked at; no other file is opened.
+        wanted: splits to load; no other file is opened.
 
     Raises:
-        UserError: a split is missing, or one is not as it should be, or there is none at all.
+        UserError: a required split is missing, one does not fit the others, or there is none.
     """
     there = {*available_splits(data_dir), *required}
     splits = {name: load_split(data_dir, name) for name in wanted if name in there}

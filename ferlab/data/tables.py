@@ -1,6 +1,7 @@
-"""Datasets that a CSV describes: rows of pixels as FER2013's, and lists of paths and labels."""
+"""Datasets in a CSV: rows of pixels as in fer2013.csv, and lists of paths and labels."""
 
 import csv
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,11 @@ SPLIT_COLUMNS = ("usage", "split", "set", "subset", "partition")
 AFFECTNET_COLUMN = "subdirectory_filepath"  # of AffectNet's training.csv and validation.csv
 AFFECTNET_OTHER = {"8": "none", "9": "uncertain", "10": "no face", "11": "none"}
 BOX_COLUMNS = ("face_x", "face_y", "face_width", "face_height")
+LARGEST = 1e9  # of a face box's numbers, pixels
 
 
 def header_of(path: Path) -> list[str]:
-    """Returns the columns of a CSV in lower case; an empty list if it is no text.
+    """Returns the columns of a CSV in lower case; an empty list if the file is not text.
 
     Raises:
         UserError: the file cannot be read.
@@ -65,7 +67,7 @@ def read_pixel_table(path: Path, base: Path) -> Found:
     """Lists the rows of a CSV with the columns emotion, pixels and, if it has splits, Usage.
 
     Args:
-        path: the CSV, as fer2013.csv or icml_face_data.csv.
+        path: the CSV, such as fer2013.csv or icml_face_data.csv.
         base: folder that the names are relative to.
 
     Raises:
@@ -129,8 +131,8 @@ def is_list(path: Path) -> bool:
 def images_folder(path: Path) -> Path | None:
     """Returns the folder that the paths of a list are relative to; None if none fits.
 
-    It is the one in which the first file is: the CSV's own, a folder in it or in one of these, or
-    beside it or in one of these.
+    The folder has the first file of the list. It is the CSV's folder, one in it or beside it, or a
+    subfolder of one of these.
     """
     rows = _rows(path)
     index = column(header_of(path), PATH_COLUMNS, path)
@@ -145,15 +147,21 @@ def images_folder(path: Path) -> Path | None:
 
 
 def read_lists(paths: list[Path], base: Path) -> Found:
-    """Lists the images of CSVs of paths and labels, also AffectNet's.
+    """Lists the images of CSVs of paths and labels, such as AffectNet's.
 
     Args:
         paths: one CSV; or several, each named as its split.
         base: folder that the names are relative to.
 
     Raises:
-        UserError: a row is incomplete, or has an unknown split.
+        UserError: a row is incomplete, has an unknown split or a wrong face box; or only some of
+            the CSVs have face boxes.
     """
+    if len({set(BOX_COLUMNS) <= set(header_of(path)) for path in paths}) > 1:
+        raise UserError(
+            f"{' and '.join(map(str, paths))}: some have the columns {', '.join(BOX_COLUMNS)} and "
+            "others do not; add them to all, or remove them from all"
+        )
     affectnet = all(AFFECTNET_COLUMN in header_of(path) for path in paths)
     kind = "AffectNet's annotations" if affectnet else "CSV of paths and labels"
     found = Found(f"{kind}, {', '.join(p.name for p in paths)}", splits=[])
@@ -169,7 +177,7 @@ def read_lists(paths: list[Path], base: Path) -> Found:
 
 
 def split_of_list(path: Path) -> str | None:
-    """Returns the split of a list by its name, as train.csv, train_labels.csv; None if none."""
+    """Returns the split in a CSV's name, as in train.csv, train_labels.csv; None if none."""
     return split_of(path.stem) or split_of(path.stem.replace("-", "_").split("_")[0])
 
 
@@ -184,7 +192,7 @@ def _read_list(
     prefix = "" if prefix == "." else f"{prefix}/"
     file, label = column(header, PATH_COLUMNS, path), column(header, LABEL_COLUMNS, path)
     usage = column(header, SPLIT_COLUMNS, path)
-    box = [header.index(name) for name in BOX_COLUMNS if name in header]
+    boxed = set(BOX_COLUMNS) <= set(header)
     for row, cells in _rows(path):
         if len(cells) != len(header):
             raise UserError(
@@ -200,12 +208,22 @@ def _read_list(
         found.names.append(name_of_file if absolute else prefix + name_of_file)
         found.classes.append(name)
         found.splits.append(split or ("all" if usage is None else _split(cells[usage], path, row)))
-        if len(box) == len(BOX_COLUMNS):
-            boxes.append([round(float(cells[index])) for index in box])
+        if boxed:
+            boxes.append(_box([cells[header.index(name)] for name in BOX_COLUMNS], path, row))
+
+
+def _box(cells: list[str], path: Path, row: int) -> list[int]:
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(abs(number) < LARGEST for number in numbers):
+        raise UserError(f"{path}, row {row}: {','.join(cells)} is not a face box, four numbers")
+    return [round(number) for number in numbers]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows of a CSV below its header, with their number from 0."""
+    """Yields the rows of a CSV below its header, with their number, counted from 0."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             delimiter = delimiter_of(file.readline())
@@ -217,7 +235,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _file(cell: str) -> str:
-    """Returns a path with slashes, whatever system wrote it."""
+    """Returns a path with slashes; lists made on Windows have backslashes."""
     return cell.strip().replace("\\", "/")
 
 

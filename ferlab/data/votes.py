@@ -4,7 +4,6 @@ The table, `fer2013new.csv` of github.com/microsoft/FERPlus, has the rows of `fe
 """
 
 import csv
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ HEADER = (
     "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 )
 COLUMNS = HEADER.split(",")[2:]  # the counts; NF: not a face
-COUNTS = frozenset(map(str, range(RATERS + 1)))  # as text
-EXPRESSIONS = 8  # of the columns are expressions
-ROWS = 35_887  # of fer2013.csv
-LEAST_AGREEMENT = 0.5  # of label and majority: 0.67 with the right rows, 0.18 shifted by one
+COUNTS = frozenset(map(str, range(RATERS + 1)))  # the possible counts, as text
+EXPRESSIONS = 8  # the first eight columns are expressions
+ROWS = 35_887  # rows of fer2013.csv
+LEAST_AGREEMENT = 0.5  # of label and majority; it is 0.67 with the right rows, 0.18 shifted by one
 REMEDY = (
     "get it with: python download_dataset.py, "
     "or go on without votes: python dataset_preparation.py --no-votes"
@@ -42,7 +41,7 @@ class Votes:
             single votes are dropped; a majority is more than half of what is left.
         agreement: int64 `(N,)`: how many raters chose the majority's expression, contempt
             included; 0 where there is no such expression.
-        no_face: bool `(N,)`: the majority is not a face.
+        no_face: bool `(N,)`: whether the majority is "not a face".
     """
 
     votes: np.ndarray
@@ -55,7 +54,7 @@ def read_table(path: Path) -> np.ndarray:
     """Reads the counts of `fer2013new.csv`: int64 `(35887, 10)`, columns as in COLUMNS.
 
     Raises:
-        UserError: the file is missing or is not that table.
+        UserError: the file is missing, cannot be read or is not that table.
     """
     require_file(path, REMEDY)
     try:
@@ -80,11 +79,6 @@ def read_table(path: Path) -> np.ndarray:
     return np.array([row[2:] for row in rows], dtype=np.int64)
 
 
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file as 64 hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def mostly_rows(files: Sequence[str]) -> bool:
     """Returns whether the names of most files are rows of fer2013.csv, see `row_numbers`."""
     return 2 * sum(_row(file) is not None for file in files) > len(files)
@@ -93,10 +87,10 @@ def mostly_rows(files: Sequence[str]) -> bool:
 def row_numbers(files: Sequence[str]) -> np.ndarray:
     """Returns the row of each image: int64 `(N,)`.
 
-    It is the number that is the file's name, as 12.jpg, or FER+'s own fer0000012.png.
+    The file's name is the row, as 12.jpg, or as FER+'s fer0000012.png.
 
     Raises:
-        UserError: a name is not a number of the table.
+        UserError: a name is not a row of the table.
     """
     rows = [_row(file) for file in files]
     for file, row in zip(files, rows, strict=True):
@@ -118,11 +112,11 @@ def summarise(counts: np.ndarray, class_names: Sequence[str] = CLASS_NAMES) -> V
 
     Args:
         counts: int64 `(N, 10)`, columns as in COLUMNS.
-        class_names: the classes. Votes for other expressions are left out; contempt that is no
-            class still counts as a majority for another expression.
+        class_names: the classes. Votes for other expressions are left out. A majority for
+            contempt has an agreement even if contempt is not a class.
 
     Raises:
-        UserError: raters had no such class to choose.
+        UserError: the raters could not choose one of the classes.
     """
     column_of = {canonical(name): index for index, name in enumerate(COLUMNS[:EXPRESSIONS])}
     absent = [name for name in class_names if name not in column_of]
@@ -148,7 +142,7 @@ def summarise(counts: np.ndarray, class_names: Sequence[str] = CLASS_NAMES) -> V
 
 
 def require_aligned(votes: Votes, labels: np.ndarray, path: Path) -> float:
-    """Checks that the votes are those of the images; returns the agreement, in [0, 1].
+    """Checks that the votes belong to the images; returns the agreement with the labels, in [0, 1].
 
     Args:
         votes: of N images.

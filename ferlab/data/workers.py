@@ -1,4 +1,4 @@
-"""Computes the items of a dataset in worker processes, and ends them with the run."""
+"""Computes the items of a dataset in worker processes, which end with the run."""
 
 import contextlib
 import functools
@@ -19,19 +19,19 @@ from ferlab.files import UserError
 def results(dataset: Dataset) -> Iterator:
     """Yields the items of a dataset, in order, computed by as many processes as there are cores.
 
-    Threads would wait for each other: a face of 48x48 is decoded in 15 microseconds. Close the
-    iterator, which ends the processes.
+    Threads would wait for each other: a face of 48x48 is decoded in 15 microseconds. The caller
+    must close the iterator, which ends the processes.
 
     Args:
-        dataset: its items are computed where they are taken; one that is a UserError is raised.
+        dataset: `dataset[i]` runs in a worker process; an item that is a UserError is raised.
 
     Raises:
-        UserError: as an item.
+        UserError: an item is one.
         OSError: a process cannot be started.
-        RuntimeError: a process was killed, see `was_killed`; it comes from a signal handler.
+        RuntimeError: a process was killed, see `was_killed`; a signal handler raises it.
     """
     workers, threads = min(available_cores(), len(dataset)), cv2.getNumThreads()
-    cv2.setNumThreads(1)  # a forked process would wait for OpenCV's threads, which it lacks
+    cv2.setNumThreads(1)  # a forked process would wait for OpenCV's threads, which are not forked
     fault = None
     try:
         with _interrupts_held() as on_interrupt:
@@ -44,17 +44,17 @@ def results(dataset: Dataset) -> Iterator:
     finally:
         cv2.setNumThreads(threads)
     if fault:
-        del items  # ends the processes: they must not write while a caller clears up
+        del items  # ends the processes: they must not write while the caller removes files
         raise fault
 
 
 def was_killed(error: RuntimeError) -> bool:
-    """Whether an error is torch's about a worker process that was killed."""
+    """Returns whether torch raised an error because a worker process was killed."""
     return str(error).startswith("DataLoader worker (pid")
 
 
 def _loader(dataset: Dataset, workers: int, on_interrupt: Callable | signal.Handlers) -> DataLoader:
-    """Returns a loader of `dataset`, in this process where no others can be had."""
+    """Returns a loader of `dataset`, which uses this process if no others can be started."""
     try:
         multiprocessing.Lock()
     except OSError:  # no /dev/shm
@@ -67,15 +67,15 @@ def _loader(dataset: Dataset, workers: int, on_interrupt: Callable | signal.Hand
         collate_fn=_as_it_is,
         num_workers=workers,
         worker_init_fn=functools.partial(_begin_worker, on_interrupt, os.getpid()),
-        # processes that are not forked import torch for seconds
+        # a process that is not forked imports torch, which takes seconds
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
 
 
 def _can_start(count: int) -> bool:
-    """Whether so many processes or threads can be started beside those there are (`ulimit -u`).
+    """Returns whether `count` more processes or threads can be started (`ulimit -u`).
 
-    A DataLoader that can start only some of them leaves them running, and prints tracebacks.
+    A DataLoader that can start only some of its workers leaves them running, and prints tracebacks.
     """
     end, started = threading.Event(), []
     try:
@@ -99,7 +99,7 @@ def _as_it_is(item):
 def _begin_worker(on_interrupt: Callable | signal.Handlers, parent: int, _: int) -> None:
     signal.signal(signal.SIGINT, on_interrupt)
     if os.getppid() != parent:
-        _exit()  # torch looks after the parent from here on, and would take another for it
+        _exit()  # the parent has ended; torch would take the new parent for it
 
 
 def _exit(*_) -> None:
@@ -108,9 +108,9 @@ def _exit(*_) -> None:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[Callable | signal.Handlers]:
-    """Holds Ctrl-C back while processes are started: Python and torch would lose it.
+    """Delays Ctrl-C while processes are started: Python and torch would lose it.
 
-    Yields what the processes do at Ctrl-C: they end without a traceback, unless it is ignored.
+    Yields the processes' handler of Ctrl-C: they end without a traceback, unless it is ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield signal.SIG_IGN

@@ -15,15 +15,15 @@ from ferlab.sample.faces import ACTION_UNITS, EXPRESSIONS, draw_face, random_ide
 from ferlab.sample.parts import SPAN, oval
 
 IMAGES = {"train": 3200, "validation": 1400}
-PEOPLE = {"train": 400, "validation": 175}  # the splits share no person
-FRACTIONS = dict(  # of the classes: imbalanced as in the real dataset, with more of disgust
+PEOPLE = {"train": 400, "validation": 175}  # no person is in two splits
+FRACTIONS = dict(  # of the classes: imbalanced as in the real dataset, but with more disgust
     zip(CLASS_NAMES, (0.14, 0.06, 0.14, 0.25, 0.16, 0.15, 0.1), strict=True)
 )
-# A face image is a square of 2 * HALF_SIDE face units, its centre CENTRE_Y below the origin, as
-# OpenCV's Haar boxes are on these drawings.
+# A face image is a square of 2 * HALF_SIDE face units with its centre CENTRE_Y below the origin, as
+# the boxes of OpenCV's Haar cascade on these drawings.
 HALF_SIDE, CENTRE_Y = 1.0, 0.06
 CLIP_SIZE = (640, 480)
-CLIP_PERSON = sum(PEOPLE.values()) + 6  # is in no split
+CLIP_PERSON = sum(PEOPLE.values()) + 6  # a person of no split
 CLIP_RATE = 30.0
 HOLD, CHANGE = 36, 16  # frames an expression is held, and frames of the transition to the next
 CLIP_LENGTH = len(CLASS_NAMES) * (HOLD + CHANGE)  # frames
@@ -32,8 +32,8 @@ CLIP_LENGTH = len(CLASS_NAMES) * (HOLD + CHANGE)  # frames
 def random_activations(expression: str, rng: np.random.Generator) -> dict[int, float]:
     """Draws random intensities of the action units of an expression.
 
-    One strength applies to the whole expression; single units vary around it, are missing with
-    probability 0.08, and units of other expressions are slightly active with probability 0.15.
+    The expression has one strength. Its units vary around it and are missing with probability 0.08;
+    units of other expressions are slightly active with probability 0.15.
     """
     units = EXPRESSIONS[expression]
     strength = rng.uniform(0.35, 1.0)
@@ -112,20 +112,16 @@ def sample_face(expression: str, person: int, rng: np.random.Generator) -> np.nd
     return gray.clip(0, 255).astype(np.uint8)
 
 
-def write_sample_dataset(
-    folder: Path, images: Mapping[str, int] = IMAGES, seed: int = 0, quiet: bool = False
-) -> None:
-    """Writes `images/<split>/<class>/<number>.png` below `folder`.
+def write_sample_dataset(folder: Path, images: Mapping[str, int] = IMAGES) -> None:
+    """Writes `images/<split>/<class>/<number>.png` below `folder`, the same pixels on each run.
 
     Args:
-        folder: is created.
+        folder: where to write; it is created.
         images: number of images of each split.
-        seed: equal seeds give equal pixels.
-        quiet: shows no progress bar.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     first_person = 0
-    with tqdm(total=sum(images.values()), unit="face", desc="drawing", disable=quiet) as progress:
+    with tqdm(total=sum(images.values()), unit="face", desc="drawing") as progress:
         for split, total in images.items():
             for name in CLASS_NAMES:
                 target = folder / "images" / split / name
@@ -141,8 +137,8 @@ def write_sample_dataset(
 def clip_script() -> list[tuple[str, dict[int, float]]]:
     """Returns the true label and the activations of each frame of the clip.
 
-    Each expression is held and then blended into the next; during the transition the label is that
-    of the stronger one.
+    Each expression is held and then blended into the next. During the transition, the label is the
+    stronger one.
     """
     order = ("neutral", "happy", "surprise", "fear", "sad", "angry", "disgust")
     frames = []
@@ -157,14 +153,14 @@ def clip_script() -> list[tuple[str, dict[int, float]]]:
     return frames
 
 
-def clip_frames(seed: int = 0) -> Iterator[tuple[np.ndarray, str, tuple[int, int, int, int]]]:
+def clip_frames() -> Iterator[tuple[np.ndarray, str, tuple[int, int, int, int]]]:
     """Draws the frames of the clip: one person who shows all seven expressions.
 
     Yields:
         The frame, uint8 `(480, 640, 3)` BGR, its true label, and the true face box (x, y, w, h) in
         pixels, forehead to chin.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     width, height = CLIP_SIZE
     background = random_background(height, width, rng)
     noise = rng.normal(0, 4, (height, width, 3))
@@ -184,7 +180,7 @@ def clip_frames(seed: int = 0) -> Iterator[tuple[np.ndarray, str, tuple[int, int
         yield frame, label, tuple(round(value) for value in (*corner, 2 * side, 2 * side))
 
 
-def write_sample_clip(folder: Path, seed: int = 0, quiet: bool = False) -> None:
+def write_sample_clip(folder: Path) -> None:
     """Writes the clip and its true labels: `clip.mp4` and `clip.csv`.
 
     The CSV has the columns frame, time_s, expression, and x, y, w, h, the true face box in pixels.
@@ -197,7 +193,7 @@ def write_sample_clip(folder: Path, seed: int = 0, quiet: bool = False) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), CLIP_RATE, CLIP_SIZE)
     if not writer.isOpened():
         raise UserError(f"cannot write {path}: this OpenCV has no mp4v encoder")
-    frames = tqdm(clip_frames(seed), "drawing the clip", CLIP_LENGTH, disable=quiet)
+    frames = tqdm(clip_frames(), "drawing the clip", CLIP_LENGTH)
     with (folder / "clip.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["frame", "time_s", "expression", "x", "y", "w", "h"])

@@ -2,8 +2,8 @@
 
 An action unit (AU) is one visible muscle movement of the Facial Action Coding System (Ekman,
 Friesen & Hager 2002, "Facial Action Coding System: The Manual"). `EXPRESSIONS` lists the prototypes
-of the basic emotions from the same authors' EMFACS; `draw_face` moves brows, lids, cheeks, nose,
-lips and jaw accordingly.
+of the basic emotions from the same authors' EMFACS; `draw_face` draws brows, lids, cheeks, nose,
+lips and jaw by their intensities.
 
 Lengths and positions are in the face units of `ferlab.sample.parts`.
 """
@@ -92,7 +92,7 @@ def draw_face(
 
     Args:
         identity: the person.
-        activations: intensity in [0, 1] of each action unit; absent ones are at rest.
+        activations: intensity in [0, 1] of each action unit; 0 for units that are absent.
         size: height and width of the drawing, pixels; it shows [-SPAN, SPAN] face units.
         yaw: turn of the head in [-1, 1]; positive looks to the right of the image.
 

@@ -22,27 +22,27 @@ Colour = tuple[float, float, float]  # BGR in [0, 255]
 class Identity:
     """The appearance of a drawn person; lengths in face units, colours BGR."""
 
-    width: float = 0.78
-    taper: float = 0.25
-    skin: Colour = (150, 180, 220)
-    hair: Colour = (30, 40, 60)
-    hairline: float = -0.8
-    long_hair: bool = False
-    eye_gap: float = 0.36
-    eye_width: float = 0.17
-    eye_height: float = 0.075
-    eye_y: float = -0.15
-    iris: float = 0.065
-    brow_gap: float = 0.2
-    brow_thickness: float = 0.06
-    nose_length: float = 0.42
-    nose_width: float = 0.13
-    mouth_y: float = 0.56
-    mouth_width: float = 0.27
-    lip: float = 0.055
-    glasses: bool = False
-    beard: float = 0.0
-    moustache: float = 0.0
+    width: float
+    taper: float
+    skin: Colour
+    hair: Colour
+    hairline: float
+    long_hair: bool
+    eye_gap: float
+    eye_width: float
+    eye_height: float
+    eye_y: float
+    iris: float
+    brow_gap: float
+    brow_thickness: float
+    nose_length: float
+    nose_width: float
+    mouth_y: float
+    mouth_width: float
+    lip: float
+    glasses: bool
+    beard: float
+    moustache: float
 
 
 class Pen:

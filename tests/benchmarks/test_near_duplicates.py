@@ -5,7 +5,8 @@ import torch
 import softmax
 from benchmarks import near_duplicates
 from conftest import make_split, refused
-from ferlab.data.splits import SPLITS, load_split, save_splits
+from ferlab.constants import SPLITS
+from ferlab.data.splits import load_split, save_splits
 
 
 def test_a_near_duplicate_is_found_lighter_paler_or_mirrored():

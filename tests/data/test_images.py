@@ -207,8 +207,13 @@ def test_face_box_is_what_is_read():
     content = encoded(Image.fromarray(picture), "PNG")
     part = torch.from_numpy(picture[20:68, 30:78].copy()).permute(2, 0, 1)
     assert np.array_equal(grey_of(content, np.array([30, 20, 48, 48])), resized(part))
-    with pytest.raises(ValueError, match="is outside of the image"):
-        grey_of(content, np.array([300, 20, 48, 48]))
+    assert np.array_equal(
+        grey_of(content, np.array([-18, -28, 96, 96])),
+        resized(torch.from_numpy(picture[:68, :78].copy()).permute(2, 0, 1)),
+    )
+    for x in (300, -60):
+        with pytest.raises(ValueError, match="is outside of the image"):
+            grey_of(content, np.array([x, 20, 48, 48]))
 
 
 def heic():

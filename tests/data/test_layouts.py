@@ -151,9 +151,13 @@ def test_two_folders_of_one_split(tmp_path):
     assert "are both the val split" in text and "rename" in text
 
 
-def test_validation_alone(tmp_path):
+def test_train_or_validation_alone(tmp_path):
     class_folders(tmp_path / "valid", CLASS_NAMES)
     assert "neither a train nor a test folder" in refused(tmp_path)
+    (tmp_path / "valid").rename(tmp_path / "train")
+    text = refused(tmp_path)
+    assert "neither a validation nor a test folder" in text
+    assert f"--source {tmp_path / 'train'}" in text
 
 
 def test_class_folders_without_files_are_no_dataset(tmp_path):
@@ -231,7 +235,9 @@ def test_class_map_of_pairs_and_of_names_in_order(tmp_path):
 
 
 def test_unknown_names_need_a_class_map(tmp_path):
-    class_folders(tmp_path, ("happy", "sad", "gloomy"))
+    class_folders(tmp_path, ("happy", "sad", "²"))  # a digit, of no number
+    assert "unknown class ²" in refused(tmp_path)
+    (tmp_path / "²").rename(tmp_path / "gloomy")
     assert "unknown class gloomy" in refused(tmp_path)
     counts, _ = found(tmp_path, class_map="gloomy=sad")
     assert counts == {"all": {"happy": 2, "sad": 4}}
@@ -368,6 +374,12 @@ def test_list_with_numbers_or_of_files_elsewhere(tmp_path):
     assert "columns path and file both fit" in refused(path)
 
 
+def test_list_of_a_name_that_no_file_can_have(tmp_path):
+    write_rows(tmp_path / "list.csv", ["path", "label"], [["x" * 300, "sad"]])
+    text = refused(tmp_path)
+    assert text.startswith("cannot read") and text.endswith("xxx: File name too long")
+
+
 def test_csv_that_lists_no_image_does_not_hide_folders(tmp_path):
     for split in ("train", "test"):  # RAF-DB as on Kaggle: the lists name files without folders
         class_folders(tmp_path / split, range(1, 8))
@@ -441,6 +453,13 @@ def test_affectnet_with_tables(tmp_path):
     row = layout.names.tolist().index(names[5])
     assert layout.boxes[row].tolist() == [15, 20, 30, 40], "the boxes follow their images"
     assert layout.left_out["expression 10, no face"] == 2
+    path = tmp_path / "file_lists" / "validation.csv"
+    write_rows(path, [header[0], "expression"], [[rows[0][0], 0]])
+    assert "some have the columns face_x, face_y" in refused(tmp_path)
+    for number in ("x", "nan", "1e30"):
+        rows[0][2] = number
+        write_rows(path, header, rows)
+        assert f"row 0: 10,{number},30,40 is not a face box" in refused(tmp_path)
 
 
 def test_ck(tmp_path):
@@ -503,7 +522,7 @@ def test_fer_plus_with_votes(tmp_path):
 
 
 def test_no_dataset(tmp_path):
-    assert "download_dataset.py" in refused(tmp_path / "none")
+    assert "is missing; get it with: python download_dataset.py" in refused(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     text = refused(tmp_path / "empty")
     assert "holds no dataset of a known form" in text and "docs/data.md" in text

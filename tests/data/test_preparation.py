@@ -68,14 +68,22 @@ def test_rows_of_pixels_are_the_images(tmp_path, side):
     assert torch.equal(split.images[18], surprised)
 
 
-def test_folder_without_splits_is_split(tmp_path):
-    write_pictures(tmp_path / "data", 40)
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        ({"train": 5, "val": 3, "test": 2}, {"train": 35, "val": 21, "test": 14}),
+        ({"train": 20, "test": 2}, {"train": 126, "val": 14, "test": 14}),
+        ({".": 40}, {"train": 226, "val": 26, "test": 28}),
+    ],
+)
+def test_splits_that_are_missing_are_drawn(tmp_path, folders, expected):
+    for seed, (name, per_class) in enumerate(folders.items()):
+        write_pictures(tmp_path / "data" / name, per_class, seed)
     _, described = prepared(tmp_path / "data", tmp_path / "out")
-    sizes = {name: split["images"] for name, split in described["splits"].items()}
-    assert sizes == {"train": 226, "val": 26, "test": 28}
+    assert {name: split["images"] for name, split in described["splits"].items()} == expected
     for name in ("val", "test"):
         counts = described["splits"][name]["classes"].values()
-        assert set(counts) <= {3, 4}, "stratified"
+        assert max(counts) - min(counts) <= 1, "stratified"
 
 
 def test_people_of_ck_are_in_one_split_alone(tmp_path):
@@ -99,23 +107,6 @@ def test_people_of_ck_are_in_one_split_alone(tmp_path):
     assert 25 <= len(splits["test"].files) <= 50 and 20 <= len(splits["val"].files) <= 50
     with pytest.raises(UserError, match="a class is shown by too few people"):
         complete({"val": splits["test"][np.argsort(splits["test"].labels)[:7]]}, seed=0)
-
-
-def test_images_are_known_by_content(tmp_path):
-    for seed, name in enumerate(("train", "val", "test")):
-        write_pictures(tmp_path / name, 2, seed)
-    folder, rng = tmp_path / "train" / "happy", np.random.default_rng(5)
-    faces = [Image.fromarray(striped_face(3, rng)) for _ in range(4)]
-    for name, kind in (("a.jfif", "JPEG"), ("b", "PNG"), ("c.txt", "WEBP"), ("d.jpg", "PNG")):
-        faces.pop().save(folder / name, kind)
-    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0 not an image")
-    (folder / "e.jpg").write_bytes(b"")
-    _, described = prepared(tmp_path, tmp_path / "out")
-    assert described["splits"]["train"]["classes"]["happy"] == 6
-    reasons = {entry["file"]: entry["reason"] for entry in described["skipped"]}
-    assert reasons == {
-        "train/happy/Thumbs.db": "not an image", "train/happy/e.jpg": "empty file",
-    }  # fmt: skip
 
 
 def test_size_of_shards_and_parts_does_not_matter(tmp_path, monkeypatch):
@@ -189,15 +180,6 @@ def test_table_that_changes_while_it_is_read(tmp_path):
     table.write_text("a,b\n" * 70)
     with pytest.raises(UserError, match="fer2013.csv has changed while it was read"):
         reading.read_images(layout, tmp_path, quiet=True)
-
-
-def test_class_that_a_split_lacks(tmp_path):
-    write_pictures(tmp_path / "data" / "train", 4)
-    write_pictures(tmp_path / "data" / "test", 4)
-    shutil.rmtree(tmp_path / "data" / "test" / "fear")
-    with pytest.raises(UserError, match="test split: no usable image in fear.*--classes angry,dis"):
-        prepared(tmp_path / "data", tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
 
 
 # -- worker processes ----------------------------------------------------------------------------
@@ -279,7 +261,14 @@ def test_process_that_cannot_be_started_is_one_line(shards_of_ten, tmp_path, mon
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-@pytest.mark.parametrize("error", [MemoryError(), FileNotFoundError(2, "No such file")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        FileNotFoundError(2, "No such file"),
+    ],
+)
 def test_fault_while_a_shard_is_read_is_one_line(tmp_path, monkeypatch, error, cores):
     monkeypatch.setattr(shards, "SHARD", 10)
     lines = [f"{row % 7},{' '.join(map(str, range(row, row + 16)))}" for row in range(70)]

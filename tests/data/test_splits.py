@@ -10,16 +10,11 @@ import pytest
 import torch
 
 from conftest import make_split, with_votes
+from ferlab.constants import CLASS_NAMES, SPLITS
 from ferlab.data import splits
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.split_writer import write_split_file
-from ferlab.data.splits import (
-    CLASS_NAMES,
-    SPLITS,
-    load_split,
-    save_splits,
-    split_path,
-)
+from ferlab.data.splits import load_split, save_splits, split_path
 from ferlab.files import UserError
 
 
@@ -38,16 +33,17 @@ def test_preprocess_takes_colour_and_any_size_and_batches():
     torch.testing.assert_close(faces.mean().item(), 0.2989 * 2 - 1, atol=0.01, rtol=0)
 
 
-def test_split_survives_the_disk(tmp_path):
-    split = make_split(3, seed=1)
+@pytest.mark.parametrize("votes", [False, True])
+def test_split_survives_the_disk(tmp_path, votes):
+    split = make_split(3, seed=1, votes=votes)
     save_splits({"val": split}, tmp_path)
     loaded = load_split(tmp_path, "val")
-    assert torch.equal(loaded.images, split.images)
-    assert torch.equal(loaded.labels, split.labels)
-    assert loaded.class_names == CLASS_NAMES
+    keys = ["images", "labels", *(["votes", "majority", "agreement"] if votes else [])]
+    assert list(loaded.tensors()) == keys and loaded.class_names == CLASS_NAMES
+    assert all(torch.equal(getattr(loaded, key), getattr(split, key)) for key in keys)
     assert loaded.digest() == split.digest()
     content = torch.load(tmp_path / "val_data.pt", weights_only=True, mmap=True)
-    assert list(content) == ["images", "labels", "class_names"]
+    assert list(content) == [*keys, "class_names"]
 
 
 def test_equal_splits_give_equal_bytes_whatever_the_name(tmp_path):
@@ -83,15 +79,6 @@ def test_split_file_is_what_torch_writes_and_a_sound_zip(tmp_path):
         assert names == [n for n in written.namelist() if "serialization_id" not in n]
         assert all(ours.read(name) == written.read(name) for name in names)
     assert [path.name for path in tmp_path.iterdir()] == ["val_data.pt"]
-
-
-def test_votes_survive_the_disk(tmp_path):
-    split = make_split(3, seed=1, votes=True)
-    save_splits({"val": split}, tmp_path)
-    loaded = load_split(tmp_path, "val")
-    for key in ("votes", "majority", "agreement"):
-        assert torch.equal(getattr(loaded, key), getattr(split, key)), key
-    assert loaded.digest() == split.digest()
 
 
 def test_agreement_that_is_missing_is_taken_from_the_votes(tmp_path):
@@ -205,12 +192,23 @@ def test_a_folder_that_cannot_be_mapped_is_read(tmp_path, monkeypatch):
     assert torch.equal(load_split(tmp_path, "val").images, split.images)
 
 
-def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.EACCES, "Permission denied"),
+            r"cannot read .*val_data\.pt: Permission denied",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), r"cannot read .*val_data\.pt: Too many"),
+        (RuntimeError("can't allocate memory"), r"too little memory to read .*val_data\.pt"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch, error, message):
     save_splits({"val": make_split(2, seed=0)}, tmp_path)
 
-    def forbidden(path, **options):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    def fails(path, **options):
+        raise error
 
-    monkeypatch.setattr(torch, "load", forbidden)
-    with pytest.raises(UserError, match=r"cannot read .*val_data\.pt: Permission denied"):
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(UserError, match=message):
         load_split(tmp_path, "val")

@@ -5,7 +5,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from conftest import REAL_VOTES
 from ferlab.data.splits import CLASS_NAMES
 from ferlab.data.votes import COLUMNS, read_table, require_aligned, row_numbers, summarise
 from ferlab.files import UserError
@@ -117,17 +116,15 @@ def test_table_of_other_rows_is_refused(votes_table):
         require_aligned(undecided, np.zeros(4, int), votes_table)
 
 
-def test_real_table_agrees_with_the_real_labels_and_shifted_by_one_it_does_not(real_archive):
-    if not REAL_VOTES.is_file():
-        pytest.skip("FER+'s table is not on this machine")
+def test_real_table_agrees_with_the_real_labels_but_not_when_shifted(real_archive, real_votes):
     with zipfile.ZipFile(real_archive) as archive:
         files = [name for name in archive.namelist() if name.endswith(".jpg")]
     labels = np.array([CLASS_NAMES.index(name.split("/")[-2]) for name in files])
-    table, rows = read_table(REAL_VOTES), row_numbers(files)
-    assert 0.67 < require_aligned(summarise(table[rows]), labels, REAL_VOTES) < 0.69
+    table, rows = read_table(real_votes), row_numbers(files)
+    assert 0.67 < require_aligned(summarise(table[rows]), labels, real_votes) < 0.69
     for shift in (-1, 1):
         shifted = summarise(np.roll(table, shift, axis=0)[rows])
         decided = shifted.majority >= 0
         assert (shifted.majority == labels)[decided].mean() < 0.25
         with pytest.raises(UserError, match="is not of these images"):
-            require_aligned(shifted, labels, REAL_VOTES)
+            require_aligned(shifted, labels, real_votes)

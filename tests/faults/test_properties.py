@@ -134,7 +134,7 @@ def test_any_text_as_a_flag(text):
 @quick
 @given(arrays(np.int64, (6, len(COLUMNS)), elements=st.integers(0, 10)))
 def test_votes_of_any_counts(counts):
-    """The rule of Barsoum et al. 2016, said again in plain words."""
+    """The rule of Barsoum et al. 2016, computed row by row."""
     counts[:, 0] += counts.sum(1) == 0
     found = summarise(counts, CLASS_NAMES)
     assert isinstance(found, Votes)

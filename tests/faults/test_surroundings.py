@@ -1,5 +1,6 @@
 """A full disk, few file handles, little memory, odd names: one line, and nothing is lost."""
 
+import io
 import os
 import resource
 import shutil
@@ -149,6 +150,13 @@ def test_closed_streams(name, images, data_dir, results, tmp_path):
     assert written[0].keys() == written[1].keys()
     unequal = {file for file in written[0] if written[0][file] != written[1][file]}
     assert not any(file.endswith((".pt", ".npz", "a.csv")) for file in unequal), unequal
+
+
+def test_names_that_the_terminal_cannot_show(monkeypatch):
+    """Bytes that are no UTF-8, or letters that a Windows code page lacks."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert entry.command(lambda argv: print("Ü\udcff", flush=True))([]) == 0
+    assert sys.stdout.buffer.getvalue().splitlines() == [rb"\xdc\udcff"]
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))

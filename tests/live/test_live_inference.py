@@ -46,7 +46,7 @@ def media():
 def sample(tmp_path_factory):
     """A folder with the drawn clip, its labels, and a small CNN trained on other drawn people."""
     folder = tmp_path_factory.mktemp("sample")
-    write_sample_clip(folder, quiet=True)
+    write_sample_clip(folder)
     rng, classes = np.random.default_rng(0), len(CLASS_NAMES)
     labels = torch.arange(FACES) % classes
     faces = [sample_face(CLASS_NAMES[label], number, rng) for number, label in enumerate(labels)]

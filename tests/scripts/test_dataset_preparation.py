@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 import dataset_preparation
-from conftest import REAL_VOTES, refused, run_script, striped_face, write_pictures
+from conftest import refused, run_script, striped_face, write_pictures
 from ferlab.data import reading, shards, workers
+from ferlab.data.preparation import SCRATCH
 from ferlab.data.preprocessing import preprocess
 from ferlab.data.splits import CLASS_NAMES, load_split
 
@@ -78,22 +79,6 @@ def test_same_seed_same_bytes_other_seed_other_test_split(source, tmp_path):
     assert three.read_bytes() != (tmp_path / "a" / "test_data.pt").read_bytes()
 
 
-def test_dataset_with_a_test_folder(tmp_path):
-    root = tmp_path / "dataset"
-    for seed, (name, n) in enumerate({"train": 5, "val": 3, "test": 2}.items()):
-        write_pictures(root / name, n, seed)
-    prepare(root, tmp_path / "out")
-    assert sizes(tmp_path / "out") == {"train": 35, "val": 21, "test": 14}
-
-
-def test_dataset_without_validation_takes_a_tenth_of_train(tmp_path):
-    root = tmp_path / "dataset"
-    write_pictures(root / "train", 20, 0)
-    write_pictures(root / "test", 2, 1)
-    prepare(root, tmp_path / "out")
-    assert sizes(tmp_path / "out") == {"train": 126, "val": 14, "test": 14}
-
-
 def test_test_folder_alone_makes_a_test_split_alone(capsys, source, tmp_path):
     write_pictures(tmp_path / "unseen" / "test", 2, 1)
     described = prepare(tmp_path / "unseen", tmp_path / "out")
@@ -106,14 +91,15 @@ def test_test_folder_alone_makes_a_test_split_alone(capsys, source, tmp_path):
 
 
 def test_any_format_size_and_colour(source, tmp_path):
+    """Images are recognised by their content, not by their name."""
     folder = source / "images" / "train" / "happy"
     rng = np.random.default_rng(9)
     colour = rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)
     grey = striped_face(3, rng, size=64)
-    Image.fromarray(colour).save(folder / "100.bmp")
-    Image.fromarray(colour).convert("RGBA").save(folder / "101.webp", lossless=True)
+    Image.fromarray(colour).save(folder / "100", "BMP")
+    Image.fromarray(colour).convert("RGBA").save(folder / "101.txt", "WEBP", lossless=True)
     Image.fromarray(colour).quantize(256).save(folder / "102.gif")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "103.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "103.jpg", "PNG")
     Image.fromarray(grey).convert("LA").save(folder / "104.png")
     Image.fromarray(grey).save(folder / "105.tiff")
     Image.fromarray(colour).convert("CMYK").save(folder / "106.jpg", quality=98)
@@ -140,15 +126,17 @@ def test_unusable_images_are_skipped_and_listed(source, tmp_path, capsys):
     (folder / "51.png").write_bytes(b"not an image")
     whole = (folder / "0.png").read_bytes()
     (folder / "52.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "notes.txt").write_text("images are known by their content")
+    (folder / "53.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("images are recognised by their content")
     described = prepare(source, tmp_path / "out")
     assert "files left out: 2 not an image, 1 " in capsys.readouterr().out
     reasons = {entry["file"].split("/")[-1]: entry["reason"] for entry in described["skipped"]}
     assert reasons["50.png"] == "all pixels are equal"
     assert reasons["51.png"] == "not an image"
     assert reasons["52.png"].startswith("unreadable")
+    assert reasons["53.png"] == "empty file"
     assert reasons["notes.txt"] == "not an image"
-    assert len(reasons) == 4
+    assert len(reasons) == 5
     assert described["splits"]["train"]["classes"]["sad"] == 6
 
 
@@ -178,6 +166,10 @@ def test_identical_pixels_are_never_in_two_splits(tmp_path, capsys):
     described = prepare(root, tmp_path / "kept", "--keep-duplicates")
     assert sizes(tmp_path / "kept") == {"train": 31, "val": 29, "test": 28}
     assert described["duplicates"]["in_train"] == {"test": 1, "val": 2}
+    shutil.rmtree(root / "val")
+    shutil.copytree(root / "test", root / "val")
+    line = refuse(capsys, root, tmp_path / "out")
+    assert "each image of the val split is also in another split" in line
 
 
 def test_unknown_and_missing_class_folders(capsys, source, tmp_path):
@@ -186,29 +178,12 @@ def test_unknown_and_missing_class_folders(capsys, source, tmp_path):
     line = refuse(capsys, source, tmp_path / "out")
     assert f"{images}: unknown class gloomy" in line and "--class-map gloomy=CLASS" in line
     shutil.rmtree(images / "train" / "gloomy")
-    line = refuse(capsys, source, tmp_path / "out")
-    assert "train split: no usable image in sad" in line
-    assert "--classes angry,disgust,fear,happy,neutral,surprise" in line
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_class_without_usable_images(capsys, source, tmp_path):
-    folder = source / "images" / "train" / "fear"
-    for path in folder.iterdir():
+    for path in (images / "train" / "fear").iterdir():
         path.write_bytes(b"")
-    assert "no usable image in fear" in refuse(capsys, source, tmp_path / "out")
-
-
-def test_sources_that_are_no_dataset(capsys, source, tmp_path):
-    line = refuse(capsys, tmp_path / "none", tmp_path / "out")
-    assert "is missing; get it with: python download_dataset.py" in line
-    (tmp_path / "other" / "letters").mkdir(parents=True)
-    line = refuse(capsys, tmp_path / "other", tmp_path / "out")
-    assert "holds no dataset of a known form" in line and "python download_dataset.py" in line
-    shutil.rmtree(source / "images" / "validation")
     line = refuse(capsys, source, tmp_path / "out")
-    train = source / "images" / "train"
-    assert "neither a validation nor a test folder" in line and f"--source {train}" in line
+    assert "train split: no usable image in fear, sad" in line
+    assert "--classes angry,disgust,happy,neutral,surprise" in line
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_too_few_images_to_split(capsys, tmp_path):
@@ -217,9 +192,11 @@ def test_too_few_images_to_split(capsys, tmp_path):
     assert "too few images of a class" in refuse(capsys, tmp_path / "data", tmp_path / "out")
 
 
-def test_target_that_cannot_be_written(capsys, source, tmp_path):
-    (tmp_path / "file").write_text("")
-    assert "cannot write to folder" in refuse(capsys, source, tmp_path / "file" / "out")
+@pytest.mark.parametrize(("name", "flags"), [("parts", ["--shard", "1/2"]), (SCRATCH, [])])
+def test_file_where_a_folder_is_needed(capsys, source, tmp_path, name, flags):
+    (tmp_path / name).write_text("")
+    line = refuse(capsys, source, tmp_path, *flags)
+    assert f"cannot write to folder {tmp_path / name}: File exists" in line
 
 
 def test_failure_keeps_the_older_splits(capsys, source, tmp_path):
@@ -305,15 +282,18 @@ def test_part_that_is_missing_torn_or_stopped_is_read_by_the_join(
     out = tmp_path / "out"
     assert read_part(parted, out, "1/3") == read_part(parted, out, "3/3") == 0
     (out / "parts" / "000010.npy").write_bytes(b"torn")
+    shutil.copy(out / "parts" / "000010.json", out / "parts" / "000010 (2).json")
     pixels = (out / "parts" / "000011.npy").read_bytes()
     (out / "parts" / "000011.npy").write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
     (out / "parts" / "000001.json").unlink()
+    record = out / "parts" / "000008.json"
+    record.write_text(record.read_text().replace('"dataset": "', '"dataset": "0'))
     decoded = decoded_shards(monkeypatch)
     prepare(parted, out)
-    assert sorted(decoded) == [8, 32, 40, 48, 56, 80, 88]
+    assert sorted(decoded) == [8, 32, 40, 48, 56, 64, 80, 88]
     printed = capsys.readouterr().out
-    assert "parts: 7 of 12 shards" in printed
-    assert "missing: --shard 1/3, 2/3; what is missing is read now" in printed
+    assert "parts: 6 of 12 shards" in printed
+    assert "missing: --shard 1/3, 2/3, 3/3; what is missing is read now" in printed
     assert_equal_preparation(tmp_path / "one", out)
 
 
@@ -532,14 +512,12 @@ def test_votes_for_some_of_the_classes(fer2013_csv, votes_table, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_real_dataset(real_archive, tmp_path):
+def test_real_dataset(real_archive, real_votes, tmp_path):
     shutil.unpack_archive(real_archive, tmp_path / "dataset")
-    flags = ["--votes", REAL_VOTES] if REAL_VOTES.is_file() else []
-    described = prepare(tmp_path / "dataset", tmp_path / "out", *flags)
+    described = prepare(tmp_path / "dataset", tmp_path / "out", "--votes", real_votes)
     read = sum(split["images"] for split in described["splits"].values())
     removed = sum(described["duplicates"]["removed"].values())
-    no_face = len(described["votes"]["no_face_left_out_of_train"]) if flags else 0
+    no_face = len(described["votes"]["no_face_left_out_of_train"])
     assert read + removed + len(described["skipped"]) + no_face == 32_127
     assert removed > 300 and len(described["duplicates"]["conflicts"]) > 10
-    if flags:
-        assert 0.67 < described["votes"]["label_agrees_with_majority"] < 0.69
+    assert 0.67 < described["votes"]["label_agrees_with_majority"] < 0.69
