@@ -10,10 +10,11 @@
 Trained on votes, `default` reaches 0.885 on the test split by the raters in an hour on two CPU
 cores with bfloat16 instructions, `quick` 0.865 in 5 minutes; on labels `quick` has 0.656.
 
-A filter is the same at every position, so that what is learned in one place of the image is known
-everywhere. The first epochs see the images at 32x32 (progressive resizing). Muon, which makes every
-update of a filter bank orthogonal, needs fewer epochs than SGD. The presets are one family: they
-differ in width, depth, resolution and epochs alone. What each ingredient gives: docs/recipe.md.
+A filter has the same weights at every position: a shape that is learned at one place of the image
+is recognised at all places. The first epochs train on images of 32x32 (progressive resizing).
+Muon, which makes every update of a filter bank orthogonal, needs fewer epochs than SGD. The presets
+are one family: they differ only in width, depth, resolution and epochs. docs/recipe.md shows what
+each ingredient is worth.
 """
 
 import argparse
@@ -108,8 +109,8 @@ class ResidualBlock(nn.Module):
 class CNN(nn.Module):
     """Residual CNN.
 
-    Each image is first standardised to mean 0 and deviation 1, so that brightness and contrast
-    need not be learned.
+    Each image is first standardised to mean 0 and deviation 1, so that the prediction does not
+    depend on brightness and contrast.
 
     Args:
         classes: number of classes.

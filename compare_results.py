@@ -39,6 +39,7 @@ from scipy.stats import binomtest
 from ferlab.cli import wrapped
 from ferlab.commands import stage_command
 from ferlab.evaluation.plots import plot_comparison
+from ferlab.evaluation.results_text import with_interval
 from ferlab.evaluation.runs import (
     Run,
     common_split,
@@ -112,20 +113,17 @@ def table(runs: list[Run], split: str) -> list[str]:
         numbers = run.splits[split]
         title, *rest = textwrap.wrap(run.title, 23) or [run.model]
         lines.append(
-            f"{title:23} {run.targets:7} {with_interval(numbers):>21}"
-            f" {with_interval(numbers.get('raters')):>21}  {numbers['macro_f1']:6.4f}"
+            f"{title:23} {run.targets:7} {accuracy(numbers):>21}"
+            f" {accuracy(numbers.get('raters')):>21}  {numbers['macro_f1']:6.4f}"
             f" {run.parameters:10,} {run.seconds:5.0f}"
         )
         lines += rest
     return lines
 
 
-def with_interval(numbers: dict | None) -> str:
-    """Returns an accuracy with its interval, as "0.5000 [.478, .522]"; "-" where there is none."""
-    if numbers is None:
-        return "-"
-    low, high = (f"{bound:.3f}".removeprefix("0") for bound in numbers["accuracy_interval"])
-    return f"{numbers['accuracy']:.4f} [{low}, {high}]"
+def accuracy(numbers: dict | None) -> str:
+    """Returns the accuracy in `numbers` with its interval; "-" where there are none."""
+    return with_interval(numbers["accuracy"], numbers["accuracy_interval"]) if numbers else "-"
 
 
 def paired_tests(runs: list[Run], split: str) -> list[str]:

@@ -46,26 +46,42 @@ from torch import nn
 from tqdm import tqdm
 
 from export_onnx import load_weights
-from ferlab.commands import default_results_dir, script_of, stage_command
+from ferlab.commands import script_of, stage_command
 from ferlab.data.splits import load_splits
 from ferlab.evaluation import explanation_report as report
 from ferlab.files import UserError, require_writable, write_text
 from ferlab.live.onnx_classifier import require_packages
 from ferlab.stage import saved_weights
-from ferlab.training.recipe import expected_class, with_targets
+from ferlab.training.recipe import expected_class, require_targets
 
 
-def load_models(folder: Path, targets: str) -> dict[str, tuple[nn.Module, dict]]:
+def load_models(folder: Path, targets: str, data_dir: Path) -> dict[str, tuple[nn.Module, dict]]:
     """Returns the network and the content of the weights file of each model that there is.
 
     Raises:
-        UserError: there is none, or a file is damaged.
+        UserError: there is none, a file is damaged, or two are of different classes.
     """
+
+    def command(name: str) -> str:
+        return stage_command(
+            script_of(name), data_dir=data_dir, results_dir=folder, targets=targets
+        )
+
     paths = {name: saved_weights(name, folder, targets) for name in MODELS}
-    found = {name: load_weights(path) for name, path in paths.items() if os.path.lexists(path)}
+    found = {
+        name: load_weights(path, command(name))
+        for name, path in paths.items()
+        if os.path.lexists(path)
+    }
     if not found:
-        command = stage_command(script_of("softmax"), results_dir=folder, targets=targets)
-        raise UserError(f"{folder} has no *_model.pth; train a model with: {command}")
+        raise UserError(f"{folder} has no *_model.pth; train a model with: {command('softmax')}")
+    first = next(iter(found))
+    for name, (_, content) in found.items():
+        if content["class_names"] != found[first][1]["class_names"]:
+            raise UserError(
+                f"{paths[name]} has other classes than {paths[first]}; "
+                f"train it on the same data with: {command(name)}"
+            )
     return found
 
 
@@ -74,14 +90,14 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args = parser().parse_args(argv)
     require_packages(["captum"])
-    folder = require_writable(args.results_dir or default_results_dir(args.targets))
-    models = load_models(folder, args.targets)
+    folder = require_writable(args.results_dir)
+    models = load_models(folder, args.targets, args.data_dir)
     names = next(iter(models.values()))[1]["class_names"]
     splits = load_splits(
         args.data_dir, required=("test",), class_names=tuple(names), wanted=("test",)
     )
     test = splits["test"]
-    with_targets(test, args.targets)  # raises where there are no votes
+    require_targets(test, args.targets)
     expected = expected_class(test, args.targets)
     steps = report.steps_of(models, test, expected, args.targets, folder)
     lines = [f"Models in {folder}: {', '.join(c['run']['title'] for _, c in models.values())}", ""]

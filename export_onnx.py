@@ -56,8 +56,12 @@ class Check:
     logits: "np.ndarray"
 
 
-def load_weights(path: Path) -> "tuple[nn.Module, dict]":
+def load_weights(path: Path, command: str | None = None) -> "tuple[nn.Module, dict]":
     """Returns the network of a weights file of any model, and the file's content.
+
+    Args:
+        path: the `.pth` file.
+        command: what trains such weights, for messages.
 
     Raises:
         UserError: the same as `checkpoint.load_model`, or the model cannot be exported.
@@ -65,13 +69,14 @@ def load_weights(path: Path) -> "tuple[nn.Module, dict]":
     from ferlab.tensor_files import load_tensors
     from ferlab.training.checkpoint import load_model
 
-    name = load_tensors(path, "train it with: python advanced_network.py").get("model", "advanced")
+    remedy = f"train it with: {command or stage_command('advanced_network.py')}"
+    name = load_tensors(path, remedy).get("model", "advanced")
     if not isinstance(name, str) or name not in MODELS:
         raise UserError(
             f"{path} holds weights of {name}; models that can be exported: {', '.join(MODELS)}"
         )
     script, network = MODELS[name]
-    return load_model(path, name, getattr(importlib.import_module(script), network))
+    return load_model(path, name, getattr(importlib.import_module(script), network), command)
 
 
 def prepare_check(model: "nn.Module", splits: "dict[str, Split]") -> Check:

@@ -8,7 +8,7 @@ Takes 20 s on two CPU cores and reaches 0.384 on the test split by the labels; t
 0.523 by the raters.
 
 Each class has one weight for each pixel; the weights of a class, drawn as an image, are the
-template with which the class is recognised. A shape that moves away from its place is lost.
+template with which the class is recognised. A shape is not recognised at another place.
 """
 
 import argparse

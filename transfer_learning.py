@@ -96,7 +96,7 @@ class TransferNetwork(nn.Module):
         return self.head(self.backbone(images))
 
     def freeze(self, frozen: bool) -> None:
-        """Freezes the backbone, the statistics of its batch norms included, or frees it."""
+        """Freezes the backbone, the statistics of its batch norms included, or unfreezes it."""
         self.backbone.requires_grad_(not frozen)
         if frozen:
             self.backbone.eval()
@@ -106,7 +106,7 @@ class TransferNetwork(nn.Module):
 
         In a grey image the three colours are equal, so the filters of the colours add up, each
         divided by the deviation of its colour; our [-1, 1] is twice as wide as [0, 1]. The means of
-        the colours add a constant to each filter's output, which the batch norm behind subtracts.
+        the colours add a constant to each filter's output, which the next batch norm subtracts.
 
         Args:
             weights: the state dict of torchvision's network of the same name.
@@ -165,19 +165,19 @@ def setup(args: argparse.Namespace) -> stage.Setup:
     Raises:
         UserError: the ImageNet weights cannot be had, or the flags contradict each other.
     """
-    pretrained = not (args.evaluate or args.resume or args.from_scratch)
     build = TransferNetwork
-    if args.weights and len(args.weights) > 1 and not args.evaluate:
-        raise UserError("--weights: training starts from one file of ImageNet weights")
-    if pretrained:
-        path = args.weights[0] if args.weights else None
-        weights = imagenet_weights(args.backbone, path)
-        build = functools.partial(build_pretrained, weights, path)
-    if args.from_scratch and args.weights and not args.evaluate:
-        raise UserError("--from-scratch starts from no --weights; leave out one of them")
     frozen_epochs = 0 if args.from_scratch else args.frozen_epochs
-    if frozen_epochs >= args.epochs:
-        raise UserError(f"--frozen-epochs {frozen_epochs} leaves none of the {args.epochs} epochs")
+    if not args.evaluate:
+        if args.weights and len(args.weights) > 1:
+            raise UserError("--weights: training starts from one file of ImageNet weights")
+        if args.weights and args.from_scratch:
+            raise UserError("--from-scratch starts from no --weights; leave out one of them")
+        if frozen_epochs >= args.epochs:
+            raise UserError(f"--frozen-epochs {frozen_epochs} leaves none of {args.epochs} epochs")
+        if not (args.resume or args.from_scratch):
+            path = args.weights[0] if args.weights else None
+            weights = imagenet_weights(args.backbone, path)
+            build = functools.partial(build_pretrained, weights, path)
     return stage.Setup(
         name="transfer",
         title=f"{args.backbone}, {'from scratch' if args.from_scratch else 'ImageNet'}",

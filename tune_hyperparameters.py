@@ -7,7 +7,8 @@ After a fifth of the epochs, and after three fifths, only the best third of the 
 Flags that are not listed below go to the script, as --dropout above, and are not searched.
 
 After Ctrl-C or a kill, the same command continues the study; several processes may run it at once.
-The result is a command to paste. The best val accuracy of many is optimistic; test is never read.
+The result is a command to paste. The best val accuracy of many trials is optimistic; test is never
+read.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add("--results-dir", type=Path, default=cli.RESULTS_DIR, help="folder; writes to its tuning/")
     add("--seed", type=cli.seed, default=0, help="seed of the search and of each trial")
     add("--device", choices=cli.DEVICES, default="auto", help="device to compute on")
-    add("--quiet", action="store_true", help="print no progress bar and no line per trial")
+    add("--quiet", action="store_true", help="print no progress bar, trials and results")
     return result
 
 
@@ -160,7 +161,7 @@ def search(study, job: Job, splits: dict, args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the stage; returns the exit code."""
     args, extra = parser().parse_known_args(argv)
-    os.environ["MPLBACKEND"] = "Agg"  # one that is not installed would end the imports
+    os.environ["MPLBACKEND"] = "Agg"  # a backend that is not installed would end the imports
     job = make_job(args, extra)
     if not all(map(find_spec, ("optuna", "pandas"))):
         raise UserError("tuning needs packages; install them with: pip install optuna pandas")

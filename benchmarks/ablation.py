@@ -3,14 +3,14 @@
     python benchmarks/ablation.py --targets votes
     python benchmarks/ablation.py --targets labels --only "SGD" "no EMA"
 
-A part of train is trained on, in so many epochs that the network overfits as it does on the whole
-of train in a long run; the rest of train, and val, are judged, so that differences of half a point
-show. Every variant is trained from the same seed and judged by its last epoch; nothing is chosen,
-and test is never read. `±` is the standard error of the difference to the recipe, from the images
-that exactly one of the two classifies correctly; seeds 1 and 2 show the effect of chance. Writes
-`ablation_<targets>.csv` to --results-dir after each variant; variants that are in it are not
-trained again. Further flags are advanced_network.py's and change the recipe of all variants. A
-variant takes 2 to 3 minutes on two CPU cores with bfloat16 instructions.
+The network is trained on a part of train, for so many epochs that it overfits as in a long run on
+the whole of train. It is judged on the rest of train and on val, which are enough images to show a
+difference of half a point. Every variant is trained from the same seed and judged by its last
+epoch; nothing is chosen, and test is never read. `±` is the standard error of the difference to the
+recipe, from the images that exactly one of the two classifies correctly; seeds 1 and 2 show the
+effect of chance. Writes `ablation_<targets>.csv` to --results-dir after each variant; variants that
+are in it are not trained again. Further flags are advanced_network.py's and change the recipe of
+all variants. A variant takes 2 to 3 minutes on two CPU cores with bfloat16 instructions.
 """
 
 import argparse
@@ -40,7 +40,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {  # flags, and fields of the recipe tha
     "no EMA": ("", {"ema_epochs": 0.0}),
     "no label smoothing": ("", {"label_smoothing": 0.0}),
     "no gradient clipping": ("", {"clip": 0.0}),
-    "no dropout": ("--dropout 0", {}),
+    "dropout of 0.3": ("--dropout 0.3", {}),
     "flip alone": ("--augment-strength 0", {}),
     "augmentation two fifths as wide": ("--augment-strength 0.4", {}),
     "augmentation half as wide again": ("--augment-strength 1.5", {}),
@@ -76,7 +76,7 @@ from torch.nn import functional as F
 
 from ferlab import stage
 from ferlab.data.splits import Split
-from ferlab.files import UserError, atomic_path
+from ferlab.files import UserError, write_csv
 from ferlab.training.checkpoint import parameter_count
 from ferlab.training.device import choose_device, precision_name
 from ferlab.training.prediction import predict_logits
@@ -173,10 +173,7 @@ def main(argv: list[str] | None = None) -> int:
         quiet = ["--quiet"] if args.quiet else []
         row = measured([*words, *quiet], changed, train, judged)
         rows[name] = {"variant": name, "command": command} | row
-        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows.values())
+        write_csv(path, COLUMNS, rows.values())
         print(f"{name}: by labels {row['labels']}, by raters {row.get('raters', '-')}", flush=True)
     print(f"{len(train):,} images trained on, {len(judged):,} judged")
     print(table(rows, args.targets))

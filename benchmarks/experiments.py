@@ -2,9 +2,9 @@
 
     python benchmarks/experiments.py results results/votes --note "reference"
 
-Takes every `*_metrics.json` below the folders. A row that is in the table already is left as it is.
-`data` is the digest of the train split (images, labels and votes), `commit` that of the working
-tree. Accuracies are by the labels and by the raters' majority.
+Takes every `*_metrics.json` below the folders. A run that is in the table already, with whatever
+commit and note, is left as it is. `data` is the digest of the train split (images, labels and
+votes), `commit` that of the working tree. Accuracies are by the labels and by the raters' majority.
 """
 
 import argparse
@@ -17,13 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ferlab import cli, entry
 from ferlab.constants import ROOT
-from ferlab.files import UserError, atomic_path, read_json
+from ferlab.files import UserError, read_json, write_csv
 
 TABLE = ROOT / "docs" / "experiments.csv"
 COLUMNS = (
     "id", "model", "targets", "command", "commit", "data", "hardware", "seed", "parameters",
     "val_labels", "val_raters", "test_labels", "test_raters", "seconds", "note",
 )  # fmt: skip
+OF_A_RUN = [name for name in COLUMNS if name not in ("id", "commit", "note")]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,17 +81,14 @@ def main(argv: list[str] | None = None) -> int:
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     rows = read_table()
-    known = {tuple(row[key] for key in COLUMNS[1:]) for row in rows}
+    known = {tuple(row[key] for key in OF_A_RUN) for row in rows}
     added = 0
     for path in sorted(path for folder in args.folders for path in folder.rglob("*_metrics.json")):
         row = {key: str(value) for key, value in row_of(path, commit, args.note).items()}
-        if tuple(row[key] for key in COLUMNS[1:]) not in known:
+        if tuple(row[key] for key in OF_A_RUN) not in known:
             rows.append({"id": str(len(rows) + 1), **row})
             added += 1
-    with atomic_path(TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(TABLE, COLUMNS, rows)
     print(f"added {added} of {len(rows)} rows to {TABLE}")
     return 0
 

@@ -13,7 +13,6 @@ trained again, and a run that was stopped continues. Further flags go to all scr
 """
 
 import argparse
-import csv
 import importlib
 import math
 import subprocess
@@ -25,9 +24,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ferlab import cli, entry
-from ferlab.constants import REFERENCE_DIR
+from ferlab.constants import REFERENCE_DIR, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MODELS = {"softmax": [], "basic_nn": [], "advanced": ["--preset", "quick"]}  # and their flags
 COLUMNS = (
     "model", "fraction", "images", "epochs", "labels", "labels_low", "labels_high", "raters",
@@ -75,7 +73,7 @@ from ferlab.commands import script_of
 from ferlab.data.splits import Split, load_splits, save_splits
 from ferlab.evaluation.explanation_plots import MODEL_COLOURS, caption
 from ferlab.evaluation.plots import GREY, figure_file
-from ferlab.files import UserError, atomic_path, read_json
+from ferlab.files import UserError, read_json, write_csv
 from ferlab.training.recipe import expected_class, with_targets
 
 
@@ -139,14 +137,6 @@ def row_of(name: str, fraction: float, images: int, results: dict) -> dict:
             values = {judge: numbers["accuracy"], f"{judge}_low": low, f"{judge}_high": high}
             row |= {key: f"{value:.4f}" for key, value in values.items()}
     return row
-
-
-def write_rows(path: Path, rows: list[dict]) -> None:
-    """Writes the CSV."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def plot(path: Path, rows: list[dict], val: Split, targets: str) -> None:
@@ -223,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"{row['labels']}, by raters {row.get('raters', '-')}",
                 flush=True,
             )
-            write_rows(args.results_dir / "learning_curve.csv", rows)
+            write_csv(args.results_dir / "learning_curve.csv", COLUMNS, rows)
     plot(args.results_dir / "explain_learning.png", rows, val, args.targets)
     print(f"wrote {args.results_dir}/learning_curve.csv and explain_learning.png")
     return 0

@@ -53,7 +53,7 @@ def own_memory() -> float:
 
 
 def batches_a_second(images: torch.Tensor, order: torch.Tensor) -> float:
-    """Returns how many images of `order` a second are read, in float32 batches."""
+    """Returns the rate at which the images of `order` are read in float32 batches, images/s."""
     start = time.perf_counter()
     for rows in order.split(BATCH):
         batch = images[rows]
@@ -63,7 +63,7 @@ def batches_a_second(images: torch.Tensor, order: torch.Tensor) -> float:
 
 
 def streamed_a_second(images: torch.Tensor, order: torch.Tensor) -> float:
-    """Returns how many images of `order` a second are moved batch by batch, on a CPU."""
+    """Returns the rate at which the images of `order` are streamed on a CPU, images/s."""
     target, start = torch.empty(BATCH, *images.shape[1:]), time.perf_counter()
     for _ in stream(images, order.split(BATCH), target):
         pass

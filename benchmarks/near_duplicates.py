@@ -58,9 +58,9 @@ def row(duplicates: torch.Tensor, same: torch.Tensor, correct: list[torch.Tensor
     """Returns the cells of a threshold.
 
     Args:
-        duplicates: bool `(N,)`, which images have one.
-        same: bool `(N,)`, whose nearest train image has the same label.
-        correct: bool `(N,)` for each model, where it is correct.
+        duplicates: bool `(N,)`, whether an image has a near-duplicate.
+        same: bool `(N,)`, whether its nearest train image has the same label.
+        correct: bool `(N,)` for each model, whether it classifies the image correctly.
     """
 
     def fraction(right: torch.Tensor, of: torch.Tensor) -> str:
@@ -73,7 +73,7 @@ def row(duplicates: torch.Tensor, same: torch.Tensor, correct: list[torch.Tensor
 
 
 def judged(run: Run) -> bool:
-    """Returns whether a run is compared: networks trained on the labels, which judge here."""
+    """Returns whether a run is compared: that of a network trained on the labels."""
     return run.parameters > 0 and run.targets == "labels"
 
 

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from ferlab import cli, entry
+from ferlab.constants import ROOT
 from ferlab.data.splits import CLASS_NAMES, IMAGE_SIZE, Split, save_splits
 from ferlab.files import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 

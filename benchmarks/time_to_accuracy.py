@@ -50,7 +50,7 @@ def product_rate(device: torch.device, dtype: torch.dtype, side: int = 4096) -> 
 
 
 def step_flop(model: nn.Module, size: int) -> float:
-    """Returns the FLOP of a training step a face: forward and backward, at that size."""
+    """Returns the FLOP of a training step for each image, forward and backward, at that size."""
     model = model.cpu()
     images = torch.zeros(2, 1, size, size)
     with FlopCounterMode(display=False) as counter:

@@ -71,46 +71,32 @@ def parser(description: str | None) -> Parser:
     return Parser(description=description, formatter_class=_HelpFormatter)
 
 
-def positive(kind: type) -> Callable[[str], float]:
-    """Returns an argparse type: a number of `kind` above zero."""
+def _number(kind: type, name: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
+    """Returns an argparse type: a number of `kind` for which `holds`; messages call it `name`."""
 
     def convert(text: str) -> float:
         value = kind(text)
-        if not 0 < value <= LARGEST:
+        if not holds(value):
             raise ValueError
         return value
 
-    convert.__name__ = f"positive {kind.__name__}"
+    convert.__name__ = name
     return convert
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """Returns an argparse type: a number of `kind` above zero."""
+    return _number(kind, f"positive {kind.__name__}", lambda value: 0 < value <= LARGEST)
 
 
 def not_negative(kind: type) -> Callable[[str], float]:
     """Returns an argparse type: a number of `kind`, zero or above."""
-
-    def convert(text: str) -> float:
-        value = kind(text)
-        if not 0 <= value <= LARGEST:
-            raise ValueError
-        return value
-
-    convert.__name__ = f"not negative {kind.__name__}"
-    return convert
+    return _number(kind, f"not negative {kind.__name__}", lambda value: 0 <= value <= LARGEST)
 
 
-def fraction(text: str) -> float:
-    """An argparse type: a number from 0 up to, not including, 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise ValueError
-    return value
-
-
-def seed(text: str) -> int:
-    """An argparse type: a whole number from 0 to `LARGEST_SEED`."""
-    value = int(text)
-    if not 0 <= value <= LARGEST_SEED:
-        raise ValueError
-    return value
+# Argparse types too, without the parentheses.
+fraction = _number(float, "fraction", lambda value: 0 <= value < 1)
+seed = _number(int, "seed", lambda value: 0 <= value <= LARGEST_SEED)
 
 
 def part(text: str) -> tuple[int, int]:
@@ -154,7 +140,7 @@ def evaluation_parser(description: str | None) -> Parser:
     result.weights_are_evaluated = True
     add("--seed", type=seed, default=0, help="seed of everything random")
     add("--device", choices=DEVICES, default="auto", help="device to compute on")
-    add("--quiet", action="store_true", help="no progress bars, no epoch lines")
+    add("--quiet", action="store_true", help="print no progress bars, epoch lines and results")
     return result
 
 
@@ -197,7 +183,7 @@ def training_parser(
         type=not_negative(float),
         default=1.0,
         metavar="FACTOR",
-        help="factor of the ranges of the augmentation; 0 leaves the flip alone",
+        help="factor of the ranges of the augmentation; with 0 only the flip remains",
     )
     add(
         "--precision",
@@ -205,7 +191,7 @@ def training_parser(
         default=precision,
         help="number format; auto: bfloat16 where the device has instructions for it",
     )
-    add("--resume", action="store_true", help="continue the checkpoint of a stopped run")
+    add("--resume", action="store_true", help="continue a stopped run from its checkpoint")
     return result
 
 

@@ -21,7 +21,7 @@ def script_of(name: str) -> str:
 
 
 def located(text: str) -> str:
-    """Returns a message whose commands work where the person stands.
+    """Returns a message whose commands work in the current folder.
 
     In another folder than the project's, a command names the script's folder as it was typed for
     this program: `python ../faces/softmax.py`.
@@ -73,10 +73,9 @@ def next_command(name: str, data_dir: Path, results_dir: Path, targets: str) -> 
         return stage_command(
             *order[name], data_dir=data_dir, results_dir=results_dir, targets=targets
         )
-    votes = results_dir.name == "votes" and results_dir == default_results_dir(targets)
-    return stage_command(
-        "compare_results.py", results_dir=results_dir.parent if votes else results_dir
-    )
+    if targets == "votes" and results_dir == default_results_dir(targets):
+        results_dir = results_dir.parent  # the comparison shows both
+    return stage_command("compare_results.py", results_dir=results_dir)
 
 
 def install_command() -> str:
@@ -95,8 +94,8 @@ def install_command() -> str:
 def command_line() -> str:
     """Returns the command that repeats what this program does, as a person types it.
 
-    Without `--resume`: a run in parts is the run of the same flags, and who repeats it has no
-    checkpoint.
+    `--resume` is left out: a resumed run ends where an uninterrupted one does, and whoever repeats
+    it has no checkpoint.
     """
     words = [word for word in sys.argv[1:] if word != "--resume"]
     return shlex.join(["python", Path(sys.argv[0]).name, *words])

@@ -37,16 +37,11 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             hint = f": {located(str(interrupt))}" if interrupt.args else ""
             print(f"\nstopped{hint}", file=sys.stderr)
             return 130
-        except ImportError as error:
-            line = missing(error)
+        except (ImportError, MemoryError, RuntimeError) as error:
+            line = missing(error) if isinstance(error, ImportError) else exhausted(error)
             if line is None:
                 raise
             print(f"error: {line}", file=sys.stderr)
-            return 1
-        except RuntimeError as error:
-            if "can't start new thread" not in str(error):  # Python has no class of its own for it
-                raise
-            print(f"error: {error}; end other programs, or raise `ulimit -u`", file=sys.stderr)
             return 1
         except BrokenPipeError:  # `python script.py | head`: nobody reads any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,6 +88,19 @@ def missing(error: ImportError) -> str | None:
         f"{library[1]} is missing, a library of the system; "
         "on Debian and Ubuntu, those of OpenCV are in: sudo apt-get install libgl1 libglib2.0-0"
     )
+
+
+def exhausted(error: MemoryError | RuntimeError) -> str | None:
+    """Returns what the machine has too little of and what helps; None for other faults.
+
+    Python has no class of its own for threads, and torch none for the memory of a CPU.
+    """
+    text = str(error)
+    if "can't start new thread" in text:
+        return f"{text}; end other programs, or raise `ulimit -u`"
+    if isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", text):
+        return "too little memory; end other programs, lower --batch-size or use a smaller network"
+    return None
 
 
 def _report_missing(kind: type, error: BaseException, trace: TracebackType | None) -> None:

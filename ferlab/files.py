@@ -1,12 +1,13 @@
 """Faults a user can mend, and files that are written whole or not at all."""
 
 import contextlib
+import csv
 import functools
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 try:
@@ -134,6 +135,14 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes `text` (UTF-8) to `path` through `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: str | os.PathLike, columns: Collection[str], rows: Iterable[dict]) -> None:
+    """Writes `rows`, dicts by column, to `path` through `atomic_path`, after a line of names."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_json(path: str | os.PathLike, content: dict) -> None:

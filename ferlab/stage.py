@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ferlab.commands import command_line, next_command, script_of
+from ferlab.commands import command_line, next_command, script_of, stage_command
 from ferlab.constants import REFERENCE_DIR
 from ferlab.data.augmentation import Augmentation
 from ferlab.data.splits import Split, load_splits
@@ -27,10 +27,9 @@ from ferlab.training.device import (
 from ferlab.training.distributed import from_rank_0, process_group, rank, world_size
 from ferlab.training.fit import fit
 from ferlab.training.prediction import predict_members, predict_views
-from ferlab.training.recipe import Recipe, target_distribution, with_targets
+from ferlab.training.recipe import Recipe, require_targets, target_distribution, with_targets
 from ferlab.training.streaming import on_device
 
-Build = Callable[..., nn.Module]
 RUN_KEYS = {
     "title", "command", "targets", "seed", "chosen_by", "seconds", "parameters", "train_counts",
 }  # fmt: skip
@@ -51,7 +50,7 @@ class Setup:
 
     name: str
     title: str
-    build: Build
+    build: Callable[..., nn.Module]
     config: dict
     augmentation: Augmentation
     recipe: dict[str, str | float]
@@ -114,7 +113,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
     splits = load_splits(args.data_dir, required=("train", "val"))
     train, val = splits["train"], splits["val"]
     for split in (train, val):
-        with_targets(split, args.targets)  # raises before the work where there are no votes
+        require_targets(split, args.targets)
     checkpoint = args.results_dir / f"{name}_checkpoint.pth"
     if args.resume and args.precision == "auto":  # whatever the run began with
         precision = from_rank_0(load_checkpoint, checkpoint)["recipe"]["precision"]
@@ -187,15 +186,25 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
     """
     name = setup.name
     own = args.results_dir / f"{name}_model.pth"
-    if args.weights and own.is_file() and args.weights != [own]:
+    if (
+        args.weights
+        and own.is_file()
+        and [path.resolve() for path in args.weights] != [own.resolve()]
+    ):
         raise UserError(
             f"{args.results_dir} has the results of {own.name}; choose another --results-dir for "
             f"those of {args.weights[0]}"
         )
+    command = stage_command(
+        script_of(name),
+        data_dir=args.data_dir,
+        results_dir=args.results_dir,
+        targets=args.targets,
+    )
     paths = args.weights or [saved_weights(name, args.results_dir, args.targets)]
     members, contents = [], []
     for path in paths:
-        model, content = load_model(path, name, setup.build)
+        model, content = load_model(path, name, setup.build, command)
         members.append((model, content["temperature"]))
         contents.append(content)
         if rank() == 0:
@@ -204,8 +213,7 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
     for path, content in zip(paths, contents, strict=True):
         if missing := RUN_KEYS - content["run"].keys():
             raise UserError(
-                f"{path}: run has no {', '.join(sorted(missing))}; "
-                f"train it with: python {script_of(name)}"
+                f"{path}: run has no {', '.join(sorted(missing))}; train it with: {command}"
             )
         if content["class_names"] != class_names:
             raise UserError(f"{path} and {paths[0]} have different classes; leave one out")
@@ -256,7 +264,6 @@ def report(
     """
     from ferlab.evaluation import reports
     from ferlab.evaluation.metrics import calibration_of, evaluate_split
-    from ferlab.evaluation.results_text import last_split
 
     class_names = next(iter(splits.values())).class_names
     metrics, predictions = {}, {}
@@ -276,13 +283,7 @@ def report(
         return 0  # the first process writes
     record = {"model": name, "title": title, "class_names": list(class_names)}
     record |= {"parameters": run_record["parameters"], **metrics, "run": run_record}
-    reports.begin(args.results_dir, name)
-    reports.write_predictions(args.results_dir, name, predictions)
-    text = reports.write_results(args.results_dir, record, args.data_dir)
-    shown = last_split(record)
-    if shown != "train" and run_record["parameters"]:
-        reports.write_errors(args.results_dir, record, splits[shown], predictions)
-    reports.write_metrics(args.results_dir, record)
+    text = reports.write_results(args.results_dir, record, args.data_dir, splits, predictions)
     if not args.quiet:
         print(text)
     following = next_command(name, args.data_dir, args.results_dir, args.targets)

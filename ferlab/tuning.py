@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 from sqlalchemy.exc import SQLAlchemyError
 
 from ferlab.cli import wrapped
+from ferlab.commands import located
 from ferlab.files import UserError, atomic_path, write_text
 
 WIDTHS = ("256 128", "512 256", "1024", "1024 512", "1024 512 256", "2048 1024")
@@ -80,7 +81,7 @@ def open_study(storage: str, name: str, task: dict, defaults: dict, rung: int) -
             pruner=pruner,
             load_if_exists=True,
         )
-        if "task" not in study.user_attrs:  # last: a process that ends in between is made up for
+        if "task" not in study.user_attrs:  # is written last: a new study, or one left half made
             if not study.trials:
                 study.enqueue_trial(defaults)
             study.set_user_attr("task", task)
@@ -169,7 +170,7 @@ def report(
         lines.append(f"{label:8}{interval:>30}{trial.number:>8}{epoch:>12}")
     if complete:
         lines += ["", "Train with the best values (evaluates on test once, at the end):"]
-        lines += [shlex.join([*command, *flags_of(complete[0].params)]), ""]
+        lines += [located(shlex.join([*command, *flags_of(complete[0].params)])), ""]
         lines += wrapped(
             "The best of many trials on val is optimistic: part of its lead is chance in the "
             f"{images:,} images of val. Report the accuracy on test."

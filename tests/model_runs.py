@@ -13,6 +13,7 @@ SCRIPTS = {
     "basic_nn": basic_nn,
     "advanced": advanced_network,
 }
+EACH_MAIN = ("baseline", "softmax")  # the baseline has its own, the others have `stage.run`
 SMALL = {
     "baseline": [],
     "softmax": ["--epochs", "2", "--batch-size", "40"],

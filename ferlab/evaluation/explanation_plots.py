@@ -113,12 +113,11 @@ def plot_shifts(path: Path, shifts: Sequence[int], changed: Mapping[str, Sequenc
         )
 
 
-def plot_cams(path: Path, title: str, names: Sequence[str], rows: Sequence[Sequence[dict]]) -> None:
-    """Draws Grad-CAM on faces, a column for each class.
+def plot_cams(path: Path, names: Sequence[str], rows: Sequence[Sequence[dict]]) -> None:
+    """Draws the CNN's Grad-CAM on faces, a column for each class.
 
     Args:
         path: the PNG file.
-        title: the model.
         names: the classes.
         rows: for each row and class a dict of face, heat, text, correct; empty where there is none.
     """
@@ -133,14 +132,14 @@ def plot_cams(path: Path, title: str, names: Sequence[str], rows: Sequence[Seque
                 heat_tile(axes, entry["face"], entry["heat"], entry["text"], colour)
         caption(
             figure,
-            f"{title}: where the prediction comes from (Grad-CAM)",
+            "CNN: where the prediction comes from (Grad-CAM)",
             "A column: faces of one true class; above each: the predicted class (orange: wrong).\n"
             "Bright: the part of the face that raises the logit of the predicted class",
         )
 
 
-def plot_mean_maps(path: Path, title: str, names: Sequence[str], columns: Sequence[dict]) -> None:
-    """Draws, for each class, the mean face, mean Grad-CAM and mean occlusion map.
+def plot_mean_maps(path: Path, names: Sequence[str], columns: Sequence[dict]) -> None:
+    """Draws, for each class, the mean face, and the CNN's mean Grad-CAM and mean occlusion map.
 
     `columns` has for each class face, cam, occlusion, float `(48, 48)` each, and n; empty where
     there is none.
@@ -158,15 +157,18 @@ def plot_mean_maps(path: Path, title: str, names: Sequence[str], columns: Sequen
             heat_tile(grid[2, number], column["face"], column["occlusion"])
         caption(
             figure,
-            f"{title}: the average of each class",
+            "CNN: the average of each class",
             "Correctly classified test faces (above: how many). From above: mean face; mean "
             "Grad-CAM;\nmean drop of the logit where a grey square covers the face. Bright in both "
             "maps: the\nprediction depends on this place",
         )
 
 
-def plot_strongest(path: Path, title: str, layers: Mapping[str, Sequence[Sequence[dict]]]) -> None:
-    """Draws the faces to which channels respond most, each a dict of face, place (row, column)."""
+def plot_strongest(path: Path, layers: Mapping[str, Sequence[Sequence[dict]]]) -> None:
+    """Draws the faces to which the CNN's channels respond most.
+
+    Each is a dict of face and place, the row and column of the highest activation.
+    """
     rows = [(name, row) for name, block in layers.items() for row in block]
     with figure_file(path, 9, 1.12 * len(rows) + 1.1) as figure:
         grid = figure.subplots(len(rows), len(rows[0][1]), squeeze=False)
@@ -180,7 +182,7 @@ def plot_strongest(path: Path, title: str, layers: Mapping[str, Sequence[Sequenc
             axes_row[0].set_ylabel(name, fontsize=9)
         caption(
             figure,
-            f"{title}: what single channels respond to",
+            "CNN: what single channels respond to",
             "A row: the test faces with the highest activation of one channel; circle: where it is",
         )
 
@@ -221,8 +223,8 @@ def plot_robustness(
         )
 
 
-def plot_disagreements(path: Path, title: str, entries: Sequence[dict], count: int) -> None:
-    """Draws faces on which label, raters and model differ: face, label, raters, predicted."""
+def plot_disagreements(path: Path, entries: Sequence[dict], count: int) -> None:
+    """Draws faces on which label, raters and CNN differ: face, label, raters, predicted."""
     columns = 6
     rows = max(1, -(-len(entries) // columns))
     with figure_file(path, 10, 2.2 * rows + 1.0) as figure:
@@ -235,7 +237,7 @@ def plot_disagreements(path: Path, title: str, entries: Sequence[dict], count: i
             tile(axes, entry["face"], text, colour, **FACE)
         caption(
             figure,
-            f"{title}: where label, raters and model disagree",
+            "CNN: where label, raters and model disagree",
             f"{len(entries)} of {count:,} such test faces, those with most agreeing raters first. "
             "Orange:\nthe model disagrees with the raters. The number: how many of ten agree",
         )
@@ -251,7 +253,7 @@ def plot_agreement(
         models: entries of `by_agreement` by model; empty without votes.
         reliabilities: mean confidence, accuracy, number by model (see `explanations.reliability`).
     """
-    with figure_file(path, 9.6 if models else 6, 4.6) as figure:
+    with figure_file(path, 9.6 if models else 7, 4.6) as figure:
         panels = figure.subplots(1, 2 if models else 1, squeeze=False)[0]
         if models:
             axes = panels[0]

@@ -45,8 +45,8 @@ def steps_of(
         steps.append(partial(unit_picture, networks["basic_nn"], test, folder))
     steps.append(partial(shift_picture, models, test, folder))
     if "advanced" in networks:
-        steps.append(partial(cam_pictures, networks["advanced"], "CNN", test, expected, folder))
-        steps.append(partial(channel_picture, networks["advanced"], "CNN", test, folder))
+        steps.append(partial(cam_pictures, networks["advanced"], test, expected, folder))
+        steps.append(partial(channel_picture, networks["advanced"], test, folder))
     steps.append(partial(robustness_picture, models, test, targets, folder))
     steps.append(partial(agreement_pictures, models, test, targets, folder))
     return steps
@@ -87,10 +87,8 @@ def softmax_pictures(
     return []
 
 
-def cam_pictures(
-    model: nn.Module, title: str, split: Split, expected: torch.Tensor, folder: Path
-) -> list[str]:
-    """Draws Grad-CAM on single faces and averaged; returns the lines of the text."""
+def cam_pictures(model: nn.Module, split: Split, expected: torch.Tensor, folder: Path) -> list[str]:
+    """Draws the CNN's Grad-CAM on single faces and averaged; returns the lines of the text."""
     names = split.class_names
     found = explain.predictions(model, split.images)
     groups = examples_of(split, expected, found)
@@ -126,15 +124,15 @@ def cam_pictures(
                 "n": len(correct),
             }
         )
-    plots.plot_cams(folder / "explain_cnn.png", title, names, rows)
-    plots.plot_mean_maps(folder / "explain_cnn_mean.png", title, names, columns)
+    plots.plot_cams(folder / "explain_cnn.png", names, rows)
+    plots.plot_mean_maps(folder / "explain_cnn_mean.png", names, columns)
     total = sum(count for _, count in agreements)
     mean = sum(value * count for value, count in agreements) / max(1, total)
     return [f"correlation of Grad-CAM and occlusion, {total} correct faces: {mean:.2f}", ""]
 
 
-def channel_picture(model: nn.Module, title: str, split: Split, folder: Path) -> list[str]:
-    """Draws the faces to which channels of the first and of a middle layer respond most."""
+def channel_picture(model: nn.Module, split: Split, folder: Path) -> list[str]:
+    """Draws the faces to which channels of the CNN's first layer and middle block respond most."""
     middle = len(model.stages) // 2
     layers = {
         "first layer": model.stem[:4],
@@ -150,7 +148,7 @@ def channel_picture(model: nn.Module, title: str, split: Split, folder: Path) ->
             ]
             for each, where in zip(rows, places, strict=True)
         ]
-    plots.plot_strongest(folder / "explain_cnn_channels.png", title, blocks)
+    plots.plot_strongest(folder / "explain_cnn_channels.png", blocks)
     return []
 
 
@@ -194,8 +192,8 @@ def unit_picture(model: nn.Module, split: Split, folder: Path) -> list[str]:
     """Draws the MLP's most used hidden units; returns the lines of the text."""
     weights, use = explain.used_units(model.layers, split.images, UNITS)
     plots.plot_units(folder / "explain_mlp.png", weights.numpy(), use.numpy())
-    shown = float(use.sum())
-    return [f"MLP: the {UNITS} most used hidden units make {shown:.1%} of the use of all", ""]
+    part = float(use.sum())
+    return [f"MLP: the {UNITS} most used hidden units make {part:.1%} of the use of all", ""]
 
 
 def agreement_pictures(models: dict, split: Split, targets: str, folder: Path) -> list[str]:
@@ -220,13 +218,13 @@ def agreement_pictures(models: dict, split: Split, targets: str, folder: Path) -
                 for e in by_agreement[title]
             ]
         if voted and name == "advanced":
-            disagreement_picture(title, split, probs.argmax(1), folder)
+            disagreement_picture(split, probs.argmax(1), folder)
     plots.plot_agreement(folder / "explain_confidence.png", by_agreement, reliabilities)
     return [*lines, ""]
 
 
-def disagreement_picture(title: str, split: Split, preds: np.ndarray, folder: Path) -> None:
-    """Draws faces on which label, raters and prediction are not one, clear faces first."""
+def disagreement_picture(split: Split, preds: np.ndarray, folder: Path) -> None:
+    """Draws faces on which label, raters and the CNN's prediction differ, clear faces first."""
     labels, majority = split.labels.numpy(), split.majority.numpy()
     agreement = split.agreement.numpy()
     differ = (majority >= 0) & ((labels != majority) | (preds != majority))
@@ -243,5 +241,4 @@ def disagreement_picture(title: str, split: Split, preds: np.ndarray, folder: Pa
         }
         for row in rows[:DISAGREEMENTS]
     ]
-    path = folder / "explain_disagreements.png"
-    plots.plot_disagreements(path, title, entries, len(rows))
+    plots.plot_disagreements(folder / "explain_disagreements.png", entries, len(rows))

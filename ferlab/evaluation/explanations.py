@@ -18,6 +18,7 @@ from ferlab.training.recipe import expected_class
 
 WINDOW, STRIDE = 8, 4  # of the occlusion, pixels
 SHIFTS = range(7)  # pixels
+BINS = 10  # of the reliability diagram: equal ranges of confidence
 
 
 @torch.inference_mode()
@@ -177,19 +178,18 @@ def robustness(model: nn.Module, split: Split, targets: str) -> dict[str, list[d
     return result
 
 
-def reliability(probs: np.ndarray, correct: np.ndarray, bins: int = 10) -> list[tuple]:
+def reliability(probs: np.ndarray, correct: np.ndarray) -> list[tuple]:
     """Returns mean confidence, accuracy and number of images in each bin that has 10 or more.
 
     Args:
         probs: float `(N, classes)`, calibrated.
         correct: float `(N,)` in [0, 1]: whether, or to which fraction of the votes, the prediction
             is correct.
-        bins: number of equal ranges of confidence.
     """
     confidence = probs.max(1)
-    places = bin_of(confidence, bins)
+    places = bin_of(confidence, BINS)
     return [
         (float(confidence[chosen].mean()), float(correct[chosen].mean()), int(chosen.sum()))
-        for number in range(bins)
+        for number in range(BINS)
         if (chosen := places == number).sum() >= 10
     ]

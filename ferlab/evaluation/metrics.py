@@ -10,7 +10,7 @@ from ferlab.evaluation.calibration import calibration_error, cross_entropy, entr
 
 BOOTSTRAP_SAMPLES = 10_000
 CONFIDENCE = 0.95
-LEAST_AGREEING = 5  # raters: fewer make no majority, but for rare cases
+LEAST_AGREEING = 5  # raters: with fewer there is no majority, except in rare cases
 
 
 def evaluate_split(split: Split, probs: np.ndarray, counts: dict[str, list[int]]) -> dict:
@@ -153,7 +153,7 @@ def calibration_of(live: np.ndarray, calibrated: np.ndarray, targets: np.ndarray
     }
 
 
-def bootstrap_macro_f1(matrix: np.ndarray, seed: int = 0) -> list[float]:
+def bootstrap_macro_f1(matrix: np.ndarray) -> list[float]:
     """Returns the percentile bootstrap interval of macro F1 (Efron & Tibshirani 1993, ch. 13).
 
     Drawing N images with replacement fills the confusion matrix as a multinomial draw does, so
@@ -161,10 +161,9 @@ def bootstrap_macro_f1(matrix: np.ndarray, seed: int = 0) -> list[float]:
 
     Args:
         matrix: int `(classes, classes)`, rows true.
-        seed: of the draws.
     """
     total = matrix.sum()
-    drawn = np.random.default_rng(seed).multinomial(
+    drawn = np.random.default_rng(0).multinomial(
         total, matrix.ravel() / total, size=BOOTSTRAP_SAMPLES
     )
     drawn = drawn.reshape(-1, *matrix.shape)

@@ -1,6 +1,7 @@
 """The results file for people, made from the numbers that the metrics file holds."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ferlab.cli import wrapped
@@ -93,15 +94,18 @@ def _split_table(record: dict, splits: list[str]) -> list[str]:
 
 
 def _cell(numbers: dict, key: str, interval: str | None) -> str:
-    """Returns a number with its interval, as "0.5000 [.478, .522]"; "-" where it is missing."""
+    """Returns a number, with its interval if it has one; "-" where it is missing."""
     value = numbers.get(key)
     if value is None:
         return "-"
     if isinstance(value, int):
         return f"{value:,}"
-    if interval is None:
-        return f"{value:.4f}"
-    low, high = (f"{bound:.3f}".removeprefix("0") for bound in numbers[interval])
+    return f"{value:.4f}" if interval is None else with_interval(value, numbers[interval])
+
+
+def with_interval(value: float, interval: Sequence[float]) -> str:
+    """Returns a number with its interval, as "0.5000 [.478, .522]"."""
+    low, high = (f"{bound:.3f}".removeprefix("0") for bound in interval)
     return f"{value:.4f} [{low}, {high}]"
 
 
@@ -173,12 +177,14 @@ def _run_facts(record: dict) -> dict[str, str]:
 
 def _recipe(recipe: dict) -> str:
     """Returns the settings that are in use, without those shown elsewhere."""
-    elsewhere = ("seed", "epochs", "augmentation", "targets")
-    plain = {k: v for k, v in recipe.items() if k not in elsewhere and v not in (0, False, "none")}
+    left_out = {"seed", "epochs", "augmentation", "targets"}
     if recipe["targets"] == "votes":
-        plain.pop("label_smoothing", None)  # votes are not smoothed
-    if not recipe["low_resolution_fraction"]:
-        del plain["low_resolution"]
+        left_out.add("label_smoothing")  # votes are not smoothed
+    if not (recipe["low_resolution_fraction"] and recipe["augmentation"]):
+        left_out |= {"low_resolution", "low_resolution_fraction"}
+    if not recipe["frozen_epochs"]:
+        left_out.add("frozen_lr")
+    plain = {k: v for k, v in recipe.items() if k not in left_out and v not in (0, False, "none")}
     augmentation = [
         key if value is True else f"{key} {value:g}"
         for key, value in (recipe["augmentation"] or {}).items()

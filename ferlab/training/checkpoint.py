@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ferlab.commands import script_of
+from ferlab.commands import script_of, stage_command
 from ferlab.constants import IMAGE_SIZE, MEAN, STD
 from ferlab.files import UserError
 from ferlab.tensor_files import load_tensors, save_tensors
@@ -23,7 +23,8 @@ MODEL_KEYS = {
     "model", "config", "state_dict", "class_names", "normalisation", "temperature", "run",
 }  # fmt: skip
 CHECKPOINT_KEYS = {
-    "recipe", "data", "model", "ema", "optimizers", "schedulers", "random", "history", "best",
+    "recipe", "network", "data", "model", "ema", "optimizers", "schedulers", "random", "history",
+    "best",
 }  # fmt: skip
 
 
@@ -81,9 +82,18 @@ def save_model(
 
 
 def load_model(
-    path: str | os.PathLike, name: str, build: Callable[..., nn.Module]
+    path: str | os.PathLike,
+    name: str,
+    build: Callable[..., nn.Module],
+    command: str | None = None,
 ) -> tuple[nn.Module, dict]:
     """Builds a network and fills it with the weights of `path`.
+
+    Args:
+        path: the `.pth` file.
+        name: the model's name in file names.
+        build: makes the network from the file's configuration.
+        command: what trains such weights, for messages; None: the model's script without flags.
 
     Returns:
         The network in eval mode on the CPU, and the file's content.
@@ -92,7 +102,7 @@ def load_model(
         UserError: the file is missing, damaged, or of another model or preprocessing.
     """
     path = Path(path)
-    remedy = f"train it with: python {script_of(name)}"
+    remedy = f"train it with: {command or stage_command(script_of(name))}"
     content = load_tensors(path, remedy)
     if not content.keys() >= MODEL_KEYS:
         raise UserError(f"{path} is not a weights file of this project; {remedy}")
@@ -131,13 +141,8 @@ def fault_of(content: dict) -> str | None:
     return None
 
 
-def save_checkpoint(state: dict, path: Path) -> None:
-    """Writes a loop state (see `trainer.Trainer.state`); an older one stays until it is whole."""
-    save_tensors(state, path)
-
-
 def load_checkpoint(path: Path) -> dict:
-    """Reads a loop state.
+    """Reads the state of a run, as `training_state` returns it.
 
     Raises:
         UserError: there is none, or the file is something else.
@@ -205,6 +210,9 @@ def restore_training(trainer: "Trainer", state: dict, path: Path) -> bool:
     except RuntimeError as error:
         raise UserError(f"{path} is of another network; start over without --resume") from error
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
+        for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+            if "capturable" in own:  # in AdamW's groups, True on a GPU alone
+                group["capturable"] = own["capturable"]
         optimizer.load_state_dict(saved)
     for scheduler, saved in zip(trainer.schedulers, state["schedulers"], strict=True):
         scheduler.load_state_dict(saved)

@@ -1,9 +1,9 @@
 """A training step on a GPU as one CUDA graph.
 
-A step is about a thousand small kernels, and asking for each takes a processor longer than a GPU
-needs to run it. They are recorded once and from then on asked for together. A recorded step does
-the same each time, so what changes from step to step lies in tensors: which faces, and by which
-factor the learning rate has fallen.
+A step is about a thousand small kernels, and the processor takes longer to launch one than the GPU
+to run it. They are recorded once, and from then on launched together. A recorded step reads and
+writes the same tensors each time, so all that changes from step to step is copied into them: the
+indices of the images, the factor of the learning rate, the weight of the EMA.
 """
 
 from collections.abc import Callable

@@ -52,9 +52,8 @@ def common_batch_size(asked: int, count: int) -> int:
         raise UserError(f"--batch-size {asked} does not divide among {processes} processes")
     size = min(asked, count // processes * processes)
     if size < 2 * processes:
-        raise UserError(
-            "a step needs two images or more in each process, for batch norm; raise --batch-size"
-        )
+        rest = "raise --batch-size" if asked < 2 * processes else f"train has {count:,} in all"
+        raise UserError(f"a step needs two images or more in each process, for batch norm; {rest}")
     return size
 
 

@@ -4,17 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from ferlab.commands import command_line
 from ferlab.data.splits import Split
 from ferlab.files import UserError
+from ferlab.tensor_files import save_tensors
 from ferlab.training.checkpoint import (
     load_checkpoint,
     restore_training,
     round_weights,
-    save_checkpoint,
     training_state,
 )
 from ferlab.training.distributed import from_rank_0, rank
@@ -74,8 +73,7 @@ def fit(
     of `model`: a checkpoint of others is refused.
 
     Raises:
-        UserError: non-finite loss, too little memory, or a checkpoint that is missing or does not
-            fit.
+        UserError: the loss is not finite, or the checkpoint is missing or does not fit.
         KeyboardInterrupt: on Ctrl-C; its text says how to continue.
     """
     trainer = Trainer(model, train, recipe, config)
@@ -89,11 +87,13 @@ def fit(
     report(
         f"{'epoch':>7} {'lr':>9} {'train loss':>10} {'acc':>6} {'val loss':>10} {'acc':>6} {'s':>6}"
     )
+    done = len(trainer.history)
     try:
-        while len(trainer.history) < recipe.epochs:
+        while done < recipe.epochs:
             row = trainer.epoch(val, quiet)
             if rank() == 0:
-                save_checkpoint(training_state(trainer), checkpoint)
+                save_tensors(training_state(trainer), checkpoint)
+            done = row["epoch"]
             best = "  best" if trainer.best.get("epoch") == row["epoch"] else ""
             report(
                 f"{row['epoch']:>3}/{recipe.epochs:<3} {row['lr']:9.2e} {row['train_loss']:10.4f} "
@@ -101,16 +101,8 @@ def fit(
                 f"{row['seconds']:6.1f}{best}"
             )
     except KeyboardInterrupt as interrupt:
-        done = len(trainer.history)
         hint = f"epoch {done} is in {checkpoint}; continue with: {command_line()} --resume"
-        hint = hint if done else "no epoch done"
-        raise KeyboardInterrupt(hint) from interrupt
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU there is no other name
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise UserError(
-                f"{trainer.device} has too little memory for a step; lower --batch-size"
-            ) from error
-        raise
+        raise KeyboardInterrupt(hint if done else "no epoch done") from interrupt
     trainer.model.load_state_dict(trainer.best["weights"])
     round_weights(trainer.model)
     images = recipe.epochs * trainer.steps_an_epoch * trainer.batch_size

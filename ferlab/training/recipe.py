@@ -75,6 +75,19 @@ def target_distribution(split: Split, targets: str) -> torch.Tensor:
     return split.votes
 
 
+def require_targets(split: Split, targets: str) -> None:
+    """Checks that a split can be trained on or judged by `targets`, "labels" or "votes".
+
+    Raises:
+        UserError: the targets are votes, and the split has none, or no majority to choose by.
+    """
+    if targets == "votes" and (split.votes is None or not (split.majority >= 0).any()):
+        raise UserError(
+            "--targets votes: the splits have no votes; add them with: python download_dataset.py "
+            "and: python dataset_preparation.py"
+        )
+
+
 def with_targets(split: Split, targets: str) -> tuple[Split, torch.Tensor]:
     """Returns the images to train on, and the target distribution of each.
 
@@ -87,16 +100,11 @@ def with_targets(split: Split, targets: str) -> tuple[Split, torch.Tensor]:
         `(n, classes)`, rows sum to 1.
 
     Raises:
-        UserError: the targets are votes, and the split has none, or no majority to choose by.
+        UserError: as `require_targets`.
     """
-    if targets == "labels":
-        return split, target_distribution(split, targets)
-    if split.votes is None or not (split.majority >= 0).any():
-        raise UserError(
-            "--targets votes: the splits have no votes; add them with: python download_dataset.py "
-            "and: python dataset_preparation.py"
-        )
-    split = split.take(split.votes.sum(1) > 0)
+    require_targets(split, targets)
+    if targets == "votes":
+        split = split.take(split.votes.sum(1) > 0)  # copies the images
     return split, target_distribution(split, targets)
 
 

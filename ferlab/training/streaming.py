@@ -46,7 +46,10 @@ def on_device(splits: Sequence[Split], device: torch.device) -> list[Split]:
 
 
 def is_streamed(images: torch.Tensor, device: torch.device) -> bool:
-    """Returns whether images are moved to a device batch by batch; on a CPU: as if it were one."""
+    """Returns whether images are moved to a device batch by batch.
+
+    On a CPU only if they exceed the limit in the environment variable, with which tests stream.
+    """
     if images.device.type != device.type:
         return True
     return device.type == "cpu" and images.nbytes > image_memory(device)

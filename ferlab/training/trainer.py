@@ -31,7 +31,7 @@ from ferlab.training.recipe import Recipe, expected_class, schedule, with_target
 from ferlab.training.streaming import is_streamed, stream
 
 RANK_SEED = 1_000_003  # between the seeds of two processes
-CHECK_EVERY = 20  # steps between looks at the loss: a look makes a GPU wait
+CHECK_EVERY = 20  # steps between two checks of the loss: a check makes a GPU wait
 
 
 class Trainer:
@@ -49,7 +49,7 @@ class Trainer:
 
     def __init__(self, model: nn.Module, train: Split, recipe: Recipe, config: dict | None = None):
         self.recipe, self.config = recipe, config or {}
-        self.data = train.digest()  # takes longer than an epoch on a GPU
+        self.data = train.digest()  # once: it takes longer than an epoch on a GPU
         self.device = train.labels.device
         self.train, self.targets = with_targets(train, recipe.targets)
         model = with_synchronised_norms(model.to(self.device))
@@ -57,7 +57,7 @@ class Trainer:
         self.generator = seed_everything(recipe.seed, self.device)
         self.batch_size = common_batch_size(recipe.batch_size, len(self.train))
         self.shard = shard_of(self.batch_size)
-        self.streamed = None  # the images of the present step, if they come from the CPU
+        self.streamed = None  # the images of the current step, if they come from the CPU
         if is_streamed(self.train.images, self.device):
             images, count = self.train.images, self.shard.stop - self.shard.start
             self.streamed = images.new_empty((count, *images.shape[1:]), device=self.device)
@@ -87,8 +87,8 @@ class Trainer:
     def seed_process(self) -> None:
         """Gives each process but the first random numbers of its own for dropout.
 
-        Those of `generator` stay the same for all. A checkpoint holds the first process's, so that
-        a resumed run of several processes differs from an uninterrupted one as another seed does.
+        Those of `generator` stay the same for all. A checkpoint holds those of the first process
+        alone: a resumed run of several processes has other dropout than an uninterrupted one.
         """
         if rank():
             torch.manual_seed(self.recipe.seed + RANK_SEED * rank() + len(self.history))

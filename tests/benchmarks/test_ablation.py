@@ -1,17 +1,13 @@
 """The ablation: which images it trains on and judges, and its table."""
 
 import csv
-import sys
 
 import pytest
 import torch
 
-from conftest import ROOT
+from benchmarks import ablation
 from ferlab.data.splits import Split
 from ferlab.files import UserError
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import ablation
 
 
 def numbered(first, count):

@@ -2,15 +2,11 @@
 
 import csv
 import json
-import sys
 
 import pytest
 import torch
 
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import learning_curve
+from benchmarks import learning_curve
 
 
 def test_parts_are_nested_and_have_the_fractions_of_the_classes():

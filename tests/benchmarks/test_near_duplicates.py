@@ -1,22 +1,18 @@
 """Near-duplicates of train images: found at every position, and counted separately."""
 
-import sys
-
 import torch
 
 import softmax
-from conftest import ROOT, make_split, refused
+from benchmarks import near_duplicates
+from conftest import make_split, refused
 from ferlab.constants import SPLITS
 from ferlab.data.splits import load_split, save_splits
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import near_duplicates
 
-
-def test_a_twin_is_found_lighter_paler_or_mirrored():
+def test_a_near_duplicate_is_found_lighter_paler_or_mirrored():
     train, others = make_split(5, seed=0).images, make_split(2, seed=1).images
-    twins = torch.stack([train[3] * 0.5 + 0.2, train[20].flip(-1)])
-    most, place = near_duplicates.nearest(torch.cat([twins, others]), train)
+    changed = torch.stack([train[3] * 0.5 + 0.2, train[20].flip(-1)])
+    most, place = near_duplicates.nearest(torch.cat([changed, others]), train)
     assert place[:2].tolist() == [3, 20] and torch.allclose(most[:2], torch.ones(2), atol=1e-5)
     assert most[2:].max() < 0.99
 
@@ -27,10 +23,10 @@ def test_all_train_faces_are_searched(monkeypatch):
     assert near_duplicates.nearest(train, train)[1].tolist() == list(range(len(train)))
 
 
-def test_who_is_right_is_told_apart():
-    twins, same = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, True])
-    right = torch.tensor([True, True, True, False])
-    assert near_duplicates.row(twins, same, [right]) == ["2", "0.500", "1.000 / 0.500"]
+def test_accuracy_is_counted_with_and_without_near_duplicates():
+    with_one = torch.tensor([True, True, False, False])
+    same, right = torch.tensor([True, False, True, True]), torch.tensor([True, True, True, False])
+    assert near_duplicates.row(with_one, same, [right]) == ["2", "0.500", "1.000 / 0.500"]
     assert near_duplicates.row(~same & same, same, [right]) == ["0", "-", "- / 0.750"]
 
 

@@ -151,6 +151,14 @@ def test_reliability_counts_bins():
 PICTURES = ("softmax", "mlp", "shift", "cnn", "cnn_mean", "cnn_channels", "robustness")
 
 
+def require_whole_pictures(folder):
+    """Checks that no picture is blank, or cut off at the edge."""
+    for path in folder.glob("explain_*.png"):
+        pixels = cv2.imread(str(path), 0)
+        assert (pixels < 200).mean() > 0.01, path
+        assert min(pixels[[0, -1]].min(), pixels[:, [0, -1]].min()) == 255, path
+
+
 def test_the_script_draws_every_picture(votes_dir, tmp_path):
     pytest.importorskip("captum", reason="captum is not installed")
     args = ["--data-dir", votes_dir, "--results-dir", tmp_path, "--targets", "votes"]
@@ -159,8 +167,7 @@ def test_the_script_draws_every_picture(votes_dir, tmp_path):
     assert explain_models.main([*map(str, args), "--quiet"]) == 0
     drawn = {path.name for path in tmp_path.glob("explain_*.png")}
     assert drawn == {f"explain_{name}.png" for name in (*PICTURES, "confidence", "disagreements")}
-    for path in tmp_path.glob("explain_*.png"):  # none is blank
-        assert (cv2.imread(str(path), 0) < 200).mean() > 0.01, path
+    require_whole_pictures(tmp_path)
     text = (tmp_path / "explain.txt").read_text()
     for title in ("softmax regression", "MLP", "CNN"):
         assert text.count(title) > 10
@@ -168,7 +175,7 @@ def test_the_script_draws_every_picture(votes_dir, tmp_path):
     assert "Accuracy on disturbed test images, by the raters' majority" in text
 
 
-def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch):
+def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch, capsys):
     pytest.importorskip("captum", reason="captum is not installed")
     monkeypatch.setattr(explain_models, "MODELS", ("softmax",))
     args = ["--data-dir", data_dir, "--results-dir", tmp_path]
@@ -176,14 +183,24 @@ def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch):
     assert explain_models.main([*map(str, args), "--quiet"]) == 0
     drawn = {path.name for path in tmp_path.glob("explain_*.png")}
     assert drawn == {f"explain_{n}.png" for n in ("softmax", "shift", "robustness", "confidence")}
+    require_whole_pictures(tmp_path)
     assert "by the labels, one view" in (tmp_path / "explain.txt").read_text()
+
+    own = tmp_path / "softmax_model.pth"
+    torch.save(torch.load(own) | {"class_names": list("abcdefg")}, own)
+    monkeypatch.setattr(explain_models, "MODELS", ("softmax", "advanced"))
+    line = refused(capsys, explain_models, *args)
+    assert f"advanced_model.pth has other classes than {own}" in line, "the shipped CNN's"
+    assert line.endswith(f"with: python advanced_network.py {' '.join(map(str, args))}")
 
 
 def test_models_that_are_missing(data_dir, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(explain_models, "MODELS", ("softmax", "basic_nn"))
     args = ["--data-dir", data_dir, "--results-dir", tmp_path / "none"]
-    line = refused(capsys, explain_models, *args)
-    assert f"train a model with: python softmax.py --results-dir {tmp_path / 'none'}" in line
+    command = f"python softmax.py {' '.join(map(str, args))}"
+    assert refused(capsys, explain_models, *args).endswith(f"; train a model with: {command}")
+    (tmp_path / "none" / "softmax_model.pth").write_text("damaged")
+    assert refused(capsys, explain_models, *args).endswith(f"; train it with: {command}")
 
 
 def test_missing_captum_is_named(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from test_bad_input import files_below, main
 
 from conftest import ROOT, assert_one_line_error, drawn_frame, make_split
@@ -175,20 +176,29 @@ def test_a_library_that_is_not_installed():
     assert entry.missing(ModuleNotFoundError(name="ferlab.evaluation")) is None
 
 
-@pytest.mark.parametrize("fault", ["can't start new thread", "something else"])
-def test_no_further_thread(fault, capfd):
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (RuntimeError("can't start new thread"), "can't start new thread; end other programs"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: ..."), "too little memory;"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), "too little memory;"),
+        (MemoryError(), "too little memory;"),
+        (RuntimeError("something else"), None),
+    ],
+)
+def test_no_further_thread_or_memory(fault, line, capfd):
     """At `ulimit -u`, or a container's limit of processes; other errors are no user's."""
 
     @entry.command
     def script(argv):
-        raise RuntimeError(fault)
+        raise fault
 
-    if fault == "something else":
+    if line is None:
         with pytest.raises(RuntimeError):
             script([])
     else:
         assert script([]) == 1
-        assert "can't start new thread; end other programs" in error_of(capfd)
+        assert line in error_of(capfd)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from conftest import make_split, refused, run_script
 from ferlab import stage
 from ferlab.data.splits import CLASS_NAMES, Split, load_split, save_splits, split_path
 from ferlab.training import fit
-from model_runs import SCRIPTS, SMALL, metrics_of, run
+from model_runs import EACH_MAIN, SCRIPTS, SMALL, metrics_of, run
 
 FILES = ("results.txt", "metrics.json", "model.pth", "predictions.npz", "confusion_matrix.png")
 TRAINING_FILES = ("history.csv", "curves.png", "checkpoint.pth", "errors.png")
@@ -91,6 +91,16 @@ def test_baseline_is_the_majority_class(results, data_dir):
     assert metrics["parameters"] == 0
 
 
+def test_baseline_of_a_class_that_train_lacks(data_dir, tmp_path):
+    splits = {name: load_split(data_dir, name) for name in ("train", "test")}
+    splits["train"] = splits["train"].take(splits["train"].labels != 1)
+    save_splits(splits, tmp_path)
+    args = ["--data-dir", tmp_path, "--results-dir", tmp_path]
+    assert run("baseline", *args) == 0
+    assert np.load(tmp_path / "baseline_predictions.npz")["test_probs"][:, 1].max() < 1e-30
+    assert run("baseline", *args, "--evaluate") == 0
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_evaluate_repeats_the_numbers_without_training(results, data_dir, tmp_path, name):
     shutil.copy(split_path(data_dir, "test"), tmp_path)  # a folder with only a test split
@@ -149,7 +159,7 @@ def test_interrupted_run_resumes_to_the_same_bits(data_dir, tmp_path, monkeypatc
     args = ["--data-dir", data_dir, "--epochs", 4, "--batch-size", "40", "--widths", "8", "16"]
     args = [*map(str, args), "--quiet", "--results-dir"]
     assert advanced_network.main([*args, str(tmp_path / "whole")]) == 0
-    parts, save = tmp_path / "parts", fit.save_checkpoint
+    parts, save = tmp_path / "parts", fit.save_tensors
 
     def save_and_press_ctrl_c(state, path):
         save(state, path)
@@ -157,7 +167,7 @@ def test_interrupted_run_resumes_to_the_same_bits(data_dir, tmp_path, monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "save_checkpoint", save_and_press_ctrl_c)
+        patch.setattr(fit, "save_tensors", save_and_press_ctrl_c)
         assert advanced_network.main([*args, str(parts)]) == 130
     error = capsys.readouterr().err
     assert "continue with: python " in error and error.rstrip().endswith(" --resume")
@@ -196,7 +206,7 @@ def test_weights_are_found_from_another_folder(capsys, results, data_dir, tmp_pa
 # -- what is refused ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", EACH_MAIN)
 def test_missing_split(capsys, tmp_path, name):
     line = refused(
         capsys, SCRIPTS[name], "--data-dir", tmp_path / "none", "--results-dir", tmp_path
@@ -207,11 +217,10 @@ def test_missing_split(capsys, tmp_path, name):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_evaluate_without_weights(capsys, data_dir, tmp_path, monkeypatch, name):
     monkeypatch.setattr(stage, "REFERENCE_DIR", tmp_path / "reference")
-    line = refused(
-        capsys, SCRIPTS[name], "--evaluate", "--data-dir", data_dir, "--results-dir", tmp_path
-    )
-    script = SCRIPTS[name].__name__
-    assert f"{name}_model.pth is missing" in line and f"python {script}.py" in line
+    flags = ["--data-dir", data_dir, "--targets", "votes", "--results-dir", tmp_path]
+    line = refused(capsys, SCRIPTS[name], "--evaluate", *flags)
+    assert f"{name}_model.pth is missing; train it with: " in line
+    assert line.endswith(f"python {SCRIPTS[name].__name__}.py {' '.join(map(str, flags))}")
 
 
 def test_evaluate_with_foreign_weights(capsys, results, data_dir, tmp_path):
@@ -220,22 +229,15 @@ def test_evaluate_with_foreign_weights(capsys, results, data_dir, tmp_path):
     assert "holds weights of basic_nn, not of advanced" in line
     line = refused(capsys, advanced_network, *base, split_path(data_dir, "test"))
     assert "not a weights file of this project" in line
-    garbage = tmp_path / "garbage.pth"
-    garbage.write_bytes(b"no weights at all")
-    line = refused(capsys, advanced_network, *base, garbage)
-    assert "damaged or not a file of this project" in line
-    content = torch.load(results / "softmax_model.pth")
-    content["state_dict"]["linear.weight"] = torch.zeros(7, 5)
-    torch.save(content, garbage)
-    line = refused(capsys, softmax, *base, garbage)
+    content, other = torch.load(results / "softmax_model.pth"), tmp_path / "other.pth"
+    torch.save(content | {"state_dict": {"linear.weight": torch.zeros(7, 5)}}, other)
+    line = refused(capsys, softmax, *base, other)
     assert "does not fit this version of the network" in line
-    content = torch.load(results / "softmax_model.pth")
-    content["image_size"] = 224
-    torch.save(content, garbage)
-    assert "other preprocessing" in refused(capsys, softmax, *base, garbage)
+    torch.save(content | {"image_size": 224}, other)
+    assert "other preprocessing" in refused(capsys, softmax, *base, other)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", EACH_MAIN)
 def test_weights_without_evaluate_train_nothing(capsys, results, data_dir, tmp_path, name):
     weights = results / f"{name}_model.pth"
     args = ["--weights", weights, "--data-dir", data_dir, "--results-dir", tmp_path]
@@ -265,7 +267,7 @@ def test_evaluate_on_nothing(capsys, results, tmp_path):
     assert "has no split; make it with: python dataset_preparation.py" in line
 
 
-@pytest.mark.parametrize("name", ["baseline", "softmax"])
+@pytest.mark.parametrize("name", EACH_MAIN)
 def test_classes_that_differ_between_splits(capsys, data_dir, tmp_path, name):
     for split in ("train", "val"):
         shutil.copy(split_path(data_dir, split), tmp_path)
@@ -293,7 +295,7 @@ def test_results_folder_that_cannot_be_written(capsys, data_dir, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", EACH_MAIN)
 def test_cuda_without_one(capsys, data_dir, tmp_path, name):
     line = refused(
         capsys, SCRIPTS[name], "--device", "cuda", "--data-dir", data_dir, "--results-dir", tmp_path

@@ -95,16 +95,9 @@ def test_evaluate_needs_no_imagenet_weights_and_keeps_the_title(
         (scratch, ["--backbone", "resnet50", "--size", "64"]),
     ):
         weights = trained / "transfer_model.pth"
-        args = [
-            "--evaluate",
-            "--weights",
-            weights,
-            "--data-dir",
-            votes_dir,
-            "--results-dir",
-            tmp_path,
-        ]
-        assert transfer_learning.main([*map(str, args), *flags, "--quiet"]) == 0
+        args = ["--evaluate", "--weights", weights, "--data-dir", votes_dir, "--quiet"]
+        args += ["--results-dir", tmp_path, *flags]
+        assert transfer_learning.main([*map(str, args)]) == 0
         first, again = (
             json.loads((folder / "transfer_metrics.json").read_text())
             for folder in (trained, tmp_path)
@@ -175,12 +168,10 @@ def test_foreign_weights(capsys, results, votes_dir, imagenet, tmp_path):
 
 def test_frozen_epochs_leave_some(capsys, votes_dir, tmp_path):
     args = ["--data-dir", votes_dir, "--results-dir", tmp_path, "--epochs", "3"]
-    line = refused(
-        capsys, transfer_learning, *args, "--from-scratch", "--evaluate", "--frozen-epochs", "3"
-    )
+    line = refused(capsys, transfer_learning, *args, "--evaluate", "--frozen-epochs", "3")
     assert "is missing" in line, "flags of training do not matter there"
     line = refused(capsys, transfer_learning, *args, "--frozen-epochs", "3", "--resume")
-    assert "--frozen-epochs 3 leaves none of the 3 epochs" in line
+    assert "--frozen-epochs 3 leaves none of 3 epochs" in line
 
 
 def test_tuning_starts_from_the_weights_file(votes_dir, imagenet, tmp_path):

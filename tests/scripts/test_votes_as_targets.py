@@ -11,7 +11,7 @@ from conftest import refused
 from ferlab.data.splits import load_split, split_path
 from ferlab.evaluation.calibration import cross_entropy
 from ferlab.training.checkpoint import load_model
-from model_runs import SCRIPTS, metrics_of, run
+from model_runs import EACH_MAIN, SCRIPTS, metrics_of, run
 from softmax import SoftmaxRegression
 
 
@@ -96,7 +96,7 @@ def test_labels_as_targets_are_judged_by_the_raters_too(votes_dir, tmp_path):
     assert metrics["run"]["train_counts"]["majority"] == counts
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", EACH_MAIN)
 def test_votes_as_targets_need_votes(capsys, data_dir, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     older = tmp_path / "results" / "votes" / f"{name}_model.pth"

@@ -108,11 +108,15 @@ def test_killed_rank_ends_the_job_and_one_process_goes_on(data_dir, tmp_path):
 
 
 def test_batch_must_divide_among_the_processes(monkeypatch):
+    with pytest.raises(UserError, match="two images or more in each process.*; raise --batch-size"):
+        common_batch_size(1, 287)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(UserError, match="--batch-size 41 does not divide among 2 processes"):
         common_batch_size(41, 287)
     with pytest.raises(UserError, match="raise --batch-size"):
         common_batch_size(2, 287)
+    with pytest.raises(UserError, match="train has 3 in all"):
+        common_batch_size(40, 3)
     assert (common_batch_size(40, 287), common_batch_size(512, 287)) == (40, 286)
 
 
