@@ -79,16 +79,16 @@ def next_command(name: str, data_dir: Path, results_dir: Path, targets: str) -> 
 
 
 def install_command() -> str:
-    """Returns the command by which the packages of the project can be imported."""
+    """Returns the command that installs the packages of the project, in an environment."""
     place = "" if Path.cwd() == ROOT else shlex.quote(f"{ROOT}{os.sep}")
     activate = f"source {place}.venv/bin/activate"
     if os.name == "nt":
         activate = rf"{place}.venv\Scripts\activate"
+    install = f"pip install -r {place}requirements.txt"
     if sys.prefix != sys.base_prefix:  # in an environment
-        return f"pip install -r {place}requirements.txt"
-    if (ROOT / ".venv").is_dir():
-        return activate
-    return f"python -m venv {place}.venv && {activate} && pip install -r {place}requirements.txt"
+        return install
+    make = "" if (ROOT / ".venv").is_dir() else f"python -m venv {place}.venv && "
+    return f"{make}{activate} && {install}"
 
 
 def command_line() -> str:
