@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from ferlab.commands import install_command, located
-from ferlab.files import UserError
+from ferlab.files import UserError, lacks_memory
 
 
 def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
@@ -28,37 +28,41 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         _prepare_streams()
         try:
             return main(argv) or 0
-        except UserError as error:
-            rank = int(os.environ.get("RANK", 0))  # under torchrun
-            who = f"rank {rank}: " if rank else ""
-            print(f"error: {who}{shown(error)}", file=sys.stderr)
-            return 1
         except KeyboardInterrupt as interrupt:
             hint = f": {located(str(interrupt))}" if interrupt.args else ""
             print(f"\nstopped{hint}", file=sys.stderr)
             return 130
-        except (ImportError, MemoryError, RuntimeError) as error:
-            line = missing(error) if isinstance(error, ImportError) else exhausted(error)
-            if line is None:
-                raise
-            print(f"error: {line}", file=sys.stderr)
-            return 1
         except BrokenPipeError:  # `python script.py | head`: nobody reads any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except OSError as error:  # a folder without permission, a name that is too long
-            if error.filename is None:
+        except Exception as error:
+            message = message_of(error)
+            if message is None:
                 raise
-            line = f"{error.filename} cannot be used: {error.strerror}; check name and permissions"
-            print(f"error: {shown(UserError(line))}", file=sys.stderr)
+            rank = int(os.environ.get("RANK", 0))  # under torchrun
+            who = f"rank {rank}: " if rank else ""
+            print(f"error: {who}{shown(message)}", file=sys.stderr)
             return 1
 
     return wrapped
 
 
-def shown(error: Exception) -> str:
-    """Returns an error's message as one line: file names may hold line breaks and escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in located(str(error)))
+def message_of(error: Exception) -> str | None:
+    """Returns the message about what a user or the machine has caused; None for other faults."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ImportError):
+        return missing(error)
+    if isinstance(error, MemoryError | RuntimeError):
+        return exhausted(error)
+    if isinstance(error, OSError) and error.filename is not None:  # permissions, too long a name
+        return f"{error.filename} cannot be used: {error.strerror}; check name and permissions"
+    return None
+
+
+def shown(message: object) -> str:
+    """Returns a message as one line: file names may hold line breaks and escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in located(str(message)))
 
 
 def before_imports(parser: argparse.ArgumentParser, known: bool = False) -> None:
@@ -80,7 +84,8 @@ def missing(error: ImportError) -> str | None:
     """Returns what is not installed and the command that installs it; None for other faults."""
     name = (error.name or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and not name.startswith("ferlab"):
-        return f"the Python package {name} is not installed in {sys.prefix}; {install_command()}"
+        place = f"is not installed in {sys.prefix}"
+        return f"the Python package {name} {place}; run: {install_command()}"
     library = re.search(r"(\S+\.so\S*): cannot open shared object file", str(error))
     if library is None:
         return None
@@ -91,15 +96,14 @@ def missing(error: ImportError) -> str | None:
 
 
 def exhausted(error: MemoryError | RuntimeError) -> str | None:
-    """Returns what the machine has too little of and what helps; None for other faults.
-
-    Python has no class of its own for threads, and torch none for the memory of a CPU.
-    """
+    """Returns what the machine has too little of and what helps; None for other faults."""
     text = str(error)
-    if "can't start new thread" in text:
+    if "can't start new thread" in text:  # Python has no class of its own for it
         return f"{text}; end other programs, or raise `ulimit -u`"
-    if isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", text):
-        return "too little memory; end other programs, lower --batch-size or use a smaller network"
+    on_gpu = "out of memory" in text
+    if on_gpu or lacks_memory(error):
+        what = "the GPU has too little memory" if on_gpu else "too little memory"
+        return f"{what}; end other programs, lower --batch-size or use a smaller network"
     return None
 
 

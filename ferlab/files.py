@@ -28,7 +28,7 @@ class UserError(Exception):
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Returns whether Python, NumPy or torch, which has no class for it, could not get memory."""
+    """Returns whether Python, NumPy or torch could not get memory; torch has no class for it."""
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 

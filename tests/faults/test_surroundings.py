@@ -181,13 +181,14 @@ def test_a_library_that_is_not_installed():
     [
         (RuntimeError("can't start new thread"), "can't start new thread; end other programs"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: ..."), "too little memory;"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), "too little memory;"),
-        (MemoryError(), "too little memory;"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), "the GPU has too little memory;"),
+        (MemoryError(), "rank 1: too little memory;"),
         (RuntimeError("something else"), None),
     ],
 )
-def test_no_further_thread_or_memory(fault, line, capfd):
+def test_no_further_thread_or_memory(fault, line, capfd, monkeypatch):
     """At `ulimit -u`, or a container's limit of processes; other errors are no user's."""
+    monkeypatch.setenv("RANK", "1")
 
     @entry.command
     def script(argv):
