@@ -94,7 +94,8 @@ def download(url: str) -> tuple[tempfile.TemporaryDirectory, Path]:
         UserError: the server does not send it, or it cannot be written.
     """
     folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-    path = Path(folder.name, Path(unquote(urlsplit(url).path)).name or "file")
+    name = Path(unquote(urlsplit(url).path)).name.replace("\0", "")
+    path = Path(folder.name, name or "file")
     print(f"downloading {shown(url)}", file=sys.stderr)
     with naming_write_errors(path), path.open("wb") as file:
         for chunk in content_of(url):

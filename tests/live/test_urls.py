@@ -109,13 +109,13 @@ def test_a_file_without_a_stated_length_ends_too(server):
 
 
 def test_a_copy_is_deleted(server, capsys):
-    cv2.imwrite(str(server.folder / "photo.png"), picture(90))
-    source = open_source(server.url.replace("//", "//me:pa@ss@") + "/photo.png")
+    cv2.imwrite(str(server.folder / "pho%00to.png"), picture(90))  # no file can have such a name
+    source = open_source(server.url.replace("//", "//me:pa@ss@") + "/pho%00to.png")
     (frame,) = everything(source)
     assert source.stills and frame.name.endswith("photo.png")
     assert server.logins == ["Basic bWU6cGFAc3M="]
     said = capsys.readouterr().err
-    assert said == f"downloading {server.url}/photo.png\n", "no password"
+    assert said == f"downloading {server.url}/pho%00to.png\n", "no password"
     assert not Path(frame.name).exists()
 
 
