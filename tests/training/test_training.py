@@ -249,6 +249,8 @@ def test_resume_with_other_data_or_network_is_refused(tmp_path, monkeypatch):
     other = nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 7))
     with pytest.raises(UserError, match="another network"):
         train(path, resume=True, model=other)
+    with pytest.raises(UserError, match="is missing; start over without --resume"):
+        train(tmp_path / "none.pth", resume=True)
 
 
 def test_oversampling_draws_classes_equally():
