@@ -9,8 +9,8 @@ Writes `data/face-expression-recognition-dataset/images/train/<class>/*.jpg` and
 `data/fer2013new.csv`: what ten raters saw in each image (microsoft/FERPlus, MIT licence). A folder
 that is complete, by the number and size of its files, is kept; `--force` makes it again. The same
 command resumes an interrupted download. `--archive` takes the zip of any dataset that docs/data.md
-lists.
-Behind a proxy that signs TLS connections itself, set REQUESTS_CA_BUNDLE to its CA certificates.
+lists. Behind a proxy that signs TLS connections itself, set REQUESTS_CA_BUNDLE to its CA
+certificates.
 """
 
 import argparse

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add("--results-dir", type=Path, default=cli.RESULTS_DIR, help="folder; writes to its tuning/")
     add("--seed", type=cli.seed, default=0, help="seed of the search and of each trial")
     add("--device", choices=cli.DEVICES, default="auto", help="device to compute on")
-    add("--quiet", action="store_true", help="print no progress bar, trials and results")
+    add("--quiet", action="store_true", help="print no progress bar, trials or results")
     return result
 
 

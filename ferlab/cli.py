@@ -140,7 +140,7 @@ def evaluation_parser(description: str | None) -> Parser:
     result.weights_are_evaluated = True
     add("--seed", type=seed, default=0, help="seed of everything random")
     add("--device", choices=DEVICES, default="auto", help="device to compute on")
-    add("--quiet", action="store_true", help="print no progress bars, epoch lines and results")
+    add("--quiet", action="store_true", help="print no progress bars, epoch lines or results")
     return result
 
 

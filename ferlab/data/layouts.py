@@ -19,7 +19,7 @@ from ferlab.data.classes import chosen_classes, class_map_of, plain
 from ferlab.data.found import Found, subfolders
 from ferlab.files import UserError
 
-DEPTH = 4  # folders that a dataset may be wrapped in
+DEPTH = 4  # levels of folders that are searched, the source itself included
 SHOWN = 4  # places named in an error
 TAR_REMEDY = (
     "is a tar archive; unpack it with tar -xf, and name what is in it with: "

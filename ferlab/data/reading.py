@@ -143,9 +143,8 @@ class _Reader(Dataset):
         kept = shards.read_shard(path, layout, rows, self.dataset)
         if kept is not None:
             return rows, *kept
-        files = shards.digest_of_files(
-            layout, rows
-        )  # before they are decoded: they may change meanwhile
+        # Before the files are decoded: they may change meanwhile.
+        files = shards.digest_of_files(layout, rows)
         pixels, faults, content = _decode(layout, rows)
         keys = shards.keys_of(pixels)
         listed = sorted(faults.items())
