@@ -80,6 +80,16 @@ def open_detector(name: str, model: Path | None) -> "HaarDetector | YuNetDetecto
     return YuNetDetector(model)
 
 
+def require_other_files(args: argparse.Namespace) -> None:
+    """Raises a UserError if --output or --log is the source, which would be lost."""
+    from ferlab.live.sources import local_path
+
+    source = local_path(args.source)
+    for path in filter(None, (args.output, args.log)):
+        if source and path.exists() and source.exists() and path.samefile(source):
+            raise UserError(f"{path} is the source itself; choose another name for the output")
+
+
 def run(args: argparse.Namespace) -> None:
     """Runs the demo.
 
@@ -88,13 +98,9 @@ def run(args: argparse.Namespace) -> None:
     """
     from ferlab.live.app import LiveOptions, LiveRun
     from ferlab.live.pipeline import Pipeline, reserve_detector_core
-    from ferlab.live.sources import local_path, open_source
+    from ferlab.live.sources import open_source
     from ferlab.live.window import Window
 
-    source_path = local_path(args.source)
-    for path in filter(None, (args.output, args.log)):
-        if source_path and path.exists() and source_path.exists() and path.samefile(source_path):
-            raise UserError(f"{path} is the source itself; choose another name for the output")
     weights = args.weights or default_weights()
     if args.explain and weights.suffix.lower() == ".onnx":
         raise UserError(
@@ -175,6 +181,7 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("--serve writes no --output and no --log; the page has a CSV to download")
         run_server(args)
         return 0
+    require_other_files(args)
     start = time.time()
     try:
         run(args)
