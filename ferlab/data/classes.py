@@ -44,7 +44,7 @@ def is_expression(name: str) -> bool:
 
 
 def plain(name: str) -> str:
-    """Returns a class's name in lower case; of a number, without leading zeros."""
+    """Returns a class's name in lower case, a number without leading zeros."""
     name = name.strip().lower()
     return str(int(name)) if re.fullmatch(r"\d+", name) else name
 

@@ -75,7 +75,7 @@ def write_split_file(
 
 
 def _digested(pieces: Iterable[torch.Tensor], digest: "hashlib._Hash") -> Iterator[memoryview]:
-    """Yields the bytes of each tensor, while a second thread adds those of the last to `digest`."""
+    """Yields the bytes of each tensor, while a second thread adds the previous ones to `digest`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # leaves a core to the second thread
     try:

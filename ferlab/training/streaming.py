@@ -48,7 +48,7 @@ def on_device(splits: Sequence[Split], device: torch.device) -> list[Split]:
 def is_streamed(images: torch.Tensor, device: torch.device) -> bool:
     """Returns whether images are moved to a device batch by batch.
 
-    On a CPU only if they exceed the limit in the environment variable, with which tests stream.
+    On a CPU only if FERLAB_DEVICE_MEMORY is set and they exceed it, as in tests.
     """
     if images.device.type != device.type:
         return True
