@@ -117,9 +117,11 @@ def _report_missing(kind: type, error: BaseException, trace: TracebackType | Non
 
 
 def _prepare_streams() -> None:
-    """Opens the standard streams that the caller has closed (`2>&-`): without this the next file
-    that is opened takes a stream's number, and what a C library prints is written into it. Lets
-    names be printed that the terminal's encoding lacks."""
+    """Opens standard streams that are closed, and prints names that the terminal's encoding lacks.
+
+    Without this, the next file that is opened takes the number of a stream that the caller has
+    closed (`2>&-`), and what a C library prints is written into it.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the lowest free number is taken: 0, 1, 2
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
