@@ -217,15 +217,21 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
             )
         if content["class_names"] != class_names:
             raise UserError(f"{path} and {paths[0]} have different classes; leave one out")
+        if content["run"]["targets"] != contents[0]["run"]["targets"]:
+            raise UserError(f"{path} and {paths[0]} have different targets; leave one out")
     splits = load_splits(args.data_dir, class_names=tuple(class_names))
-    record = {**contents[0]["run"], "evaluated_by": command_line()}
-    record["weights"] = ", ".join(path.as_posix() for path in paths)
-    record["network"] = contents[0]["config"]
+    record = contents[0]["run"] | {"network": contents[0]["config"]}
     title = record["title"]  # of what was trained, whatever the flags of this command
     if len(paths) > 1:
         title = f"{title}, ensemble of {len(paths)}"
-        record |= {key: sum(c["run"][key] for c in contents) for key in ("parameters", "seconds")}
+        runs = [content["run"] for content in contents]
+        record = {key: record[key] for key in RUN_KEYS}  # network and recipe may differ
+        record |= {key: sum(run[key] for run in runs) for key in ("parameters", "seconds")}
+        record |= {"precision": "float32", **describe_machine(device)}
         record["temperature"] = [content["temperature"] for content in contents]
+        record["members"] = [run["command"] for run in runs]
+    record["evaluated_by"] = command_line()
+    record["weights"] = ", ".join(path.as_posix() for path in paths)
     return report(name, title, members, splits, record, args, device)
 
 

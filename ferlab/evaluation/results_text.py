@@ -153,12 +153,16 @@ def _matrix(matrix: list[list[int]], class_names: list[str]) -> list[str]:
 
 def _run_facts(record: dict) -> dict[str, str]:
     run = record["run"]
-    facts = {"command": run["command"]}
+    facts = {f"member {n}": command for n, command in enumerate(run.get("members", []), 1)}
+    facts = facts or {"command": run["command"]}
     if "evaluated_by" in run:
         facts["evaluated by"] = run["evaluated_by"]
         facts["weights"] = run["weights"]
-    facts |= {"seed": run["seed"], "parameters": f"{record['parameters']:,}"}
-    facts["network"] = _settings(run["network"])
+    if "members" not in run:
+        facts["seed"] = run["seed"]
+    facts["parameters"] = f"{record['parameters']:,}"
+    if "network" in run:
+        facts["network"] = _settings(run["network"])
     if "epochs" in run:
         facts["epochs"] = f"{run['epochs']}, best {run['best_epoch']}"
         facts["speed"] = f"{run['seconds']:,.0f} s, {run['images_per_second']:,} images/s"

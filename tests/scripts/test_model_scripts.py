@@ -17,6 +17,7 @@ import softmax
 from conftest import make_split, refused, run_script
 from ferlab import stage
 from ferlab.data.splits import CLASS_NAMES, Split, load_split, save_splits, split_path
+from ferlab.evaluation.runs import read_run
 from ferlab.training import fit
 from model_runs import EACH_MAIN, SCRIPTS, SMALL, metrics_of, run
 
@@ -153,6 +154,13 @@ def test_evaluate_of_several_weights_averages_their_probabilities(results, data_
     text = (tmp_path / "both" / "softmax_results.txt").read_text()
     assert f"temperature        {temperatures[0]:.3f}, {temperatures[1]:.3f}, fitted to" in text
     assert "read once" not in text
+    words = " ".join(text.split())
+    for number, folder in ((1, results), (2, other)):
+        command = json.loads((folder / "softmax_metrics.json").read_text())["run"]["command"]
+        assert f"member {number} {command} " in words
+    for of_one_member in ("seed ", "epochs ", "recipe ", "network "):
+        assert f"\n{of_one_member}" not in text
+    assert not read_run(tmp_path / "both" / "softmax_metrics.json").recipe
 
 
 def test_interrupted_run_resumes_to_the_same_bits(data_dir, tmp_path, monkeypatch, capsys):

@@ -85,8 +85,12 @@ def test_baseline_predicts_the_most_frequent_class_of_the_votes(voted, votes_dir
     np.testing.assert_allclose(probs, np.tile(fractions, (70, 1)), atol=1e-6)
 
 
-def test_labels_as_targets_are_judged_by_the_raters_too(votes_dir, tmp_path):
+def test_labels_as_targets_are_judged_by_the_raters_too(voted, votes_dir, tmp_path, capsys):
     assert run("softmax", "--data-dir", votes_dir, "--results-dir", tmp_path) == 0
+    weights = [folder / "softmax_model.pth" for folder in (tmp_path, voted)]
+    out = ["--data-dir", votes_dir, "--results-dir", tmp_path / "both"]
+    line = refused(capsys, softmax, "--evaluate", "--weights", *weights, *out)
+    assert f"{weights[1]} and {weights[0]} have different targets; leave one out" in line
     metrics, text = metrics_of(tmp_path, "softmax"), (tmp_path / "softmax_results.txt").read_text()
     assert metrics["run"]["targets"] == "labels" and metrics["test"]["raters"]["n"] == 56
     assert "Calibration by the labels" in text and "fitted to the labels of val" in text
