@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferlab import cli, entry
-from ferlab.commands import preparation_command, stage_command
+from ferlab.commands import preparation_command, script_of, stage_command
 from ferlab.files import UserError, atomic_path
 from ferlab.live.weights import default_weights
 
@@ -61,7 +61,7 @@ def load_weights(path: Path, command: str | None = None) -> "tuple[nn.Module, di
 
     Args:
         path: the `.pth` file.
-        command: what trains such weights, for messages.
+        command: what trains such weights, for messages; None: the script of the file's name.
 
     Raises:
         UserError: the same as `checkpoint.load_model`, or the model cannot be exported.
@@ -69,8 +69,9 @@ def load_weights(path: Path, command: str | None = None) -> "tuple[nn.Module, di
     from ferlab.tensor_files import load_tensors
     from ferlab.training.checkpoint import load_model
 
-    remedy = f"train it with: {command or stage_command('advanced_network.py')}"
-    name = load_tensors(path, remedy).get("model", "advanced")
+    named = path.name.removesuffix("_model.pth")
+    command = command or stage_command(script_of(named if named in MODELS else "advanced"))
+    name = load_tensors(path, f"train it with: {command}").get("model", "advanced")
     if not isinstance(name, str) or name not in MODELS:
         raise UserError(
             f"{path} holds weights of {name}; models that can be exported: {', '.join(MODELS)}"

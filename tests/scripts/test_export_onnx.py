@@ -161,6 +161,7 @@ def test_one_line_for_what_is_wrong(weights, tmp_path, capsys):
     foreign = "is not a weights file of this project; train it with: python advanced_network.py"
     for args, part in {
         ("--weights", tmp_path / "none.pth"): "none.pth is missing; train it with: python adv",
+        ("--weights", tmp_path / "softmax_model.pth"): "train it with: python softmax.py",
         ("--weights", tmp_path / "torn.pth"): "torn.pth is damaged",
         ("--weights", tmp_path / "foreign.pth"): foreign,
         (
