@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -182,9 +183,13 @@ def require_file(path: Path, remedy: str) -> None:
 
     Raises:
         UserError: it is missing, or is not a file.
+        OSError: the system refuses the path: no permission, too long a name.
     """
-    if not path.is_file():
+    try:
+        fault = "" if stat.S_ISREG(path.stat().st_mode) else "is not a file"
+    except (FileNotFoundError, NotADirectoryError):  # other faults are of permissions and names
         fault = "is not a file" if os.path.lexists(path) else "is missing"
+    if fault:
         raise UserError(f"{path} {fault}; {remedy}")
 
 
