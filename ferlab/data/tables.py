@@ -84,7 +84,7 @@ def read_pixel_table(path: Path, base: Path) -> Found:
             start, offset = offset, offset + len(line)
             if not line.strip():
                 continue
-            cells = line.decode("latin-1").rstrip("\r\n").split(",")
+            cells = _pixel_cells(line)
             if len(cells) != len(header):
                 raise UserError(
                     f"{path}, row {row}: {len(cells)} columns in place of {len(header)} "
@@ -109,7 +109,7 @@ def pixels_of_row(line: bytes, index: int) -> np.ndarray:
     Raises:
         ValueError: the pixels are not those of a square image.
     """
-    cells = line.decode("latin-1").rstrip("\r\n").split(",")
+    cells = _pixel_cells(line)
     text = cells[index].strip('" ') if index < len(cells) else ""
     values = np.fromstring(text, dtype=np.int64, sep=" ")
     side = round(len(values) ** 0.5)
@@ -118,6 +118,12 @@ def pixels_of_row(line: bytes, index: int) -> np.ndarray:
     if values.min() < 0 or values.max() > 255:
         raise ValueError("pixels are not within 0 to 255")
     return values.astype(np.uint8).reshape(side, side)
+
+
+def _pixel_cells(line: bytes) -> list[str]:
+    """Returns the cells of a row, separated by any of the delimiters of `delimiter_of`."""
+    text = line.decode("latin-1").rstrip("\r\n")
+    return text.replace(";", ",").replace("\t", ",").split(",")
 
 
 def is_list(path: Path) -> bool:

@@ -38,8 +38,8 @@ def assert_equal_splits(one, two):
         assert names[0].read_bytes() == names[1].read_bytes()
 
 
-@pytest.mark.parametrize("side", [48, 32])
-def test_rows_of_pixels_are_the_images(tmp_path, side):
+@pytest.mark.parametrize(("side", "separator"), [(48, ","), (32, ";")])
+def test_rows_of_pixels_are_the_images(tmp_path, side, separator):
     rng = np.random.default_rng(0)
     faces = [striped_face(row % 7, rng, side) for row in range(63)]
     usages = ["Training"] * 21 + ["PublicTest"] * 21 + ["PrivateTest"] * 21
@@ -50,7 +50,8 @@ def test_rows_of_pixels_are_the_images(tmp_path, side):
     lines[2] = "1,1 2 3,Training"
     lines[3] = f"2,{' '.join(['300'] * 4)},Training"
     lines[4] = "3,1 2 3 grey,Training"
-    (tmp_path / "fer2013.csv").write_text("\r\n".join(lines) + "\n")
+    text = "\r\n".join(lines).replace(",", separator) + "\n"
+    (tmp_path / "fer2013.csv").write_text(text)
     _, described = prepared(tmp_path / "fer2013.csv", tmp_path / "out")
     sizes = {name: split["images"] for name, split in described["splits"].items()}
     assert sizes == {"train": 17, "val": 21, "test": 21}
