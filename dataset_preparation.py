@@ -99,7 +99,7 @@ def chosen_votes(args: argparse.Namespace, layout: Layout) -> Path | None:
 
 
 def understood(layout: Layout) -> str:
-    """Returns what was understood of the source, as it is printed."""
+    """Returns the lines that are printed about the source."""
     renamed = [f"{a} -> {b or 'none'}" for a, b in layout.class_map.items() if a != b]
     images = ", ".join(f"{name} {len(rows):,}" for name, rows in layout.splits.items())
     lines = [
@@ -113,7 +113,7 @@ def understood(layout: Layout) -> str:
 
 
 def summary(description: dict) -> str:
-    """Returns the counts of dataset.json, as they are printed."""
+    """Returns the lines that are printed about the counts in dataset.json."""
     splits = description["splits"]
     lines = ["".join([f"{'class':10}", *(f"{name:>8}" for name in splits)])]
     for name in description["class_names"]:

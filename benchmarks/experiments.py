@@ -2,8 +2,8 @@
 
     python benchmarks/experiments.py results results/votes --note "reference"
 
-Takes every `*_metrics.json` below the folders. A run that is in the table already, with whatever
-commit and note, is left as it is. `data` is the digest of the train split (images, labels and
+Takes every `*_metrics.json` below the folders. A run that is already in the table, with any
+commit and note, is not added again. `data` is the digest of the train split (images, labels and
 votes), `commit` that of the working tree. Accuracies are by the labels and by the raters' majority.
 """
 

@@ -18,14 +18,13 @@ import tempfile
 import tracemalloc
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np
 
 from ferlab import cli, entry
-from ferlab.constants import CLASS_NAMES
+from ferlab.constants import CLASS_NAMES, ROOT
 from ferlab.data.layouts import Layout
 from ferlab.data.partition import complete, remove_duplicates
 from ferlab.data.preparation import usable

@@ -94,8 +94,8 @@ def install_command() -> str:
 def command_line() -> str:
     """Returns the command that repeats what this program does, as a person types it.
 
-    `--resume` is left out: a resumed run ends where an uninterrupted one does, and whoever repeats
-    it has no checkpoint.
+    `--resume` is left out: a resumed run has the results of an uninterrupted one, and a person who
+    repeats it has no checkpoint.
     """
     words = [word for word in sys.argv[1:] if word != "--resume"]
     return shlex.join(["python", Path(sys.argv[0]).name, *words])

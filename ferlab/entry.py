@@ -32,7 +32,7 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
             hint = f": {located(str(interrupt))}" if interrupt.args else ""
             print(f"\nstopped{hint}", file=sys.stderr)
             return 130
-        except BrokenPipeError:  # `python script.py | head`: nobody reads any more
+        except BrokenPipeError:  # `python script.py | head`: the reader has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except Exception as error:

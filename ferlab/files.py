@@ -153,7 +153,7 @@ def write_json(path: str | os.PathLike, content: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Returns what `write_json` wrote to `path`; a file without a checksum is returned as it is.
+    """Returns what `write_json` wrote to `path`; a file without a checksum is not compared.
 
     Raises:
         OSError: the file cannot be read.

@@ -35,7 +35,7 @@ class Found:
     """The images of a dataset, before its classes are understood.
 
     Attributes:
-        form: the form of the dataset, as it is printed.
+        form: the name of the dataset's form, which is printed.
         names: N files relative to the dataset's folder, or `<csv>/<row>` for rows of pixels.
         classes: N names of classes as the dataset has them, see `classes.plain`.
         splits: N times "train", "val" or "test"; None if the dataset has no splits.

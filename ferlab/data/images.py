@@ -101,7 +101,7 @@ def plain_grey(content: bytes) -> np.ndarray | None:
 
 
 def reason_of(error: Exception, content: bytes) -> str:
-    """Returns the reason, as it is printed, why a file could not be read."""
+    """Returns the printed reason why a file could not be read."""
     if pictures.is_heic(content) and not pictures.knows_heic():
         return pictures.NO_HEIC
     if isinstance(error, FileNotFoundError):

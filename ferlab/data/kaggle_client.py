@@ -31,7 +31,7 @@ FAULTS = (  # patterns of what Kaggle's client prints, and their meaning; the mo
         r"Connect|ReadTimeout|ProxyError|Max retries|IncompleteRead",
         f"the connection to Kaggle failed; run the same command again to resume, {BY_HAND}",
     ),
-    # The client prints this before other messages if nobody is logged in: the least specific.
+    # The client prints this first if no user is logged in, so it is the least specific message.
     (r"\b401\b|Authentication required", f"Kaggle refused the login; remove it, {BY_HAND}"),
 )
 

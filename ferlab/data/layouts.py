@@ -36,7 +36,7 @@ class Layout:
     """A dataset as it was understood; images are in the order of split, class, source.
 
     Attributes:
-        form: the form of the dataset, as it is printed.
+        form: the name of the dataset's form, which is printed.
         root: where the dataset was found.
         base: folder that `names` are relative to.
         names: object `(N,)`, files, or `<csv>/<row>` for rows of pixels.

@@ -27,7 +27,7 @@ class Classifier:
     Args:
         path: the weights file.
         build: builds the network from the config in the file.
-        threads: number of torch's threads; None leaves it as it is.
+        threads: number of torch's threads; None does not change it.
         precision: "float32", "bfloat16" or "auto" (see `device.choose_precision`).
 
     Attributes:
