@@ -74,7 +74,7 @@ from ferlab.data.splits import Split, load_splits, save_splits
 from ferlab.evaluation.explanation_plots import MODEL_COLOURS, caption
 from ferlab.evaluation.plots import GREY, figure_file
 from ferlab.files import UserError, read_json, write_csv
-from ferlab.training.recipe import expected_class, with_targets
+from ferlab.training.recipe import expected_class, rows_with_target
 
 
 def rows_of(labels: torch.Tensor, fraction: float) -> torch.Tensor:
@@ -193,7 +193,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in args.models:
         flags_of(name, 1, more)  # bad usage ends here
     splits = load_splits(args.data_dir, ("train", "val"), wanted=("train", "val"))
-    (train, _), val = with_targets(splits["train"], args.targets), splits["val"]
+    train, val = splits["train"], splits["val"]
+    train = train.take(rows_with_target(train, args.targets))
     rows = []
     for fraction in sorted(set(args.fractions)):
         chosen = train.take(rows_of(train.labels, fraction))

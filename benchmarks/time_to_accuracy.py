@@ -34,7 +34,7 @@ from ferlab.constants import IMAGE_SIZE
 from ferlab.data.splits import Split, gray_levels
 from ferlab.training.device import choose_device, choose_precision, describe_machine, precision_name
 from ferlab.training.prediction import predict_logits
-from ferlab.training.recipe import expected_class, with_targets
+from ferlab.training.recipe import expected_class, rows_with_target, target_distribution
 from ferlab.training.trainer import Trainer
 
 
@@ -112,11 +112,11 @@ def run_plain(flags: argparse.Namespace, splits: dict[str, Split], seconds: floa
     """Trains the preset's network the plain way for that long; returns what was measured."""
     device = choose_device(flags.device)
     setup = advanced_network.setup(flags)
-    train, targets = with_targets(splits["train"], flags.targets)
+    train = splits["train"].take(rows_with_target(splits["train"], flags.targets))
     model = stage.new_network(setup, len(train.class_names), flags.seed, device)
     flop = step_flop(model, IMAGE_SIZE)
     model = model.to(device)
-    images = PlainImages(train, targets)
+    images = PlainImages(train, target_distribution(train, flags.targets))
     loader = DataLoader(images, batch_size=128, shuffle=True, num_workers=2)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
@@ -137,7 +137,7 @@ def run_plain(flags: argparse.Namespace, splits: dict[str, Split], seconds: floa
                 optimizer.step()
                 images_seen += len(batch)
                 progress.update(round(elapsed) - progress.n)
-    val, _ = with_targets(splits["val"], flags.targets)
+    val = splits["val"]
     expected = expected_class(val, flags.targets)
     correct = predict_logits(model, val.images.to(device)).cpu().argmax(1) == expected
     return {

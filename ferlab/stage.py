@@ -27,7 +27,7 @@ from ferlab.training.device import (
 from ferlab.training.distributed import from_rank_0, process_group, rank, world_size
 from ferlab.training.fit import fit
 from ferlab.training.prediction import predict_members, predict_views
-from ferlab.training.recipe import Recipe, require_targets, target_distribution, with_targets
+from ferlab.training.recipe import Recipe, require_targets, rows_with_target, target_distribution
 from ferlab.training.streaming import on_device
 
 RUN_KEYS = {
@@ -151,9 +151,9 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
         "network": config,
         **describe_machine(device),
     }
-    voted, targets = with_targets(val, args.targets)
-    one_view, _ = predict_views(result.model, voted.images, device=device)
-    record["temperature"] = fit_temperature(one_view.cpu().numpy(), targets.numpy())
+    rows, targets = rows_with_target(val, args.targets), target_distribution(val, args.targets)
+    one_view, _ = predict_views(result.model, val.images, device=device)
+    record["temperature"] = fit_temperature(one_view.cpu()[rows].numpy(), targets[rows].numpy())
     if rank() == 0:
         write_weights(args.results_dir, name, result.model, config, train.class_names, record)
         reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)

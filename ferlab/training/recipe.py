@@ -88,24 +88,18 @@ def require_targets(split: Split, targets: str) -> None:
         )
 
 
-def with_targets(split: Split, targets: str) -> tuple[Split, torch.Tensor]:
-    """Returns the images to train on, and the target distribution of each.
+def rows_with_target(split: Split, targets: str) -> torch.Tensor:
+    """Returns the rows of the images that have a target: int64 `(n,)`, ascending.
 
     Args:
         split: N images.
-        targets: "labels" or "votes".
-
-    Returns:
-        The split without images that have no votes, if `targets` are votes; and float32
-        `(n, classes)`, rows sum to 1.
+        targets: "labels", which all have, or "votes".
 
     Raises:
         UserError: as `require_targets`.
     """
     require_targets(split, targets)
-    if targets == "votes":
-        split = split.take(split.votes.sum(1) > 0)  # copies the images
-    return split, target_distribution(split, targets)
+    return target_distribution(split, targets).sum(1).nonzero().squeeze(1)
 
 
 def expected_class(split: Split, targets: str) -> torch.Tensor:

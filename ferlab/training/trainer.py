@@ -27,7 +27,13 @@ from ferlab.training.distributed import (
 )
 from ferlab.training.optimizers import averaging_decay, build_optimizers, moving_average
 from ferlab.training.prediction import predict_logits
-from ferlab.training.recipe import Recipe, expected_class, schedule, with_targets
+from ferlab.training.recipe import (
+    Recipe,
+    expected_class,
+    rows_with_target,
+    schedule,
+    target_distribution,
+)
 from ferlab.training.streaming import is_streamed, stream
 
 RANK_SEED = 1_000_003  # between the seeds of two processes
@@ -51,17 +57,18 @@ class Trainer:
         self.recipe, self.config = recipe, config or {}
         self.data = train.digest()  # once: it takes longer than an epoch on a GPU
         self.device = train.labels.device
-        self.train, self.targets = with_targets(train, recipe.targets)
+        self.train, self.rows = train, rows_with_target(train, recipe.targets)
+        self.targets = target_distribution(train, recipe.targets)
         model = with_synchronised_norms(model.to(self.device))
         self.model = model.to(memory_format=torch.channels_last)
         self.generator = seed_everything(recipe.seed, self.device)
-        self.batch_size = common_batch_size(recipe.batch_size, len(self.train))
+        self.batch_size = common_batch_size(recipe.batch_size, len(self.rows))
         self.shard = shard_of(self.batch_size)
         self.streamed = None  # the images of the current step, if they come from the CPU
         if is_streamed(self.train.images, self.device):
             images, count = self.train.images, self.shard.stop - self.shard.start
             self.streamed = images.new_empty((count, *images.shape[1:]), device=self.device)
-        self.steps_an_epoch = len(self.train) // self.batch_size
+        self.steps_an_epoch = len(self.rows) // self.batch_size
         self.precision = getattr(torch, recipe.precision)
         self.augment = Augmentation(**recipe.augmentation) if recipe.augmentation else None
         self.optimizers = build_optimizers(self.model, recipe)
@@ -105,11 +112,11 @@ class Trainer:
         count = self.steps_an_epoch * self.batch_size
         if self.recipe.oversample:
             drawn = torch.multinomial(
-                self.image_weights, count, replacement=True, generator=self.generator
+                self.image_weights[self.rows], count, replacement=True, generator=self.generator
             )
         else:
-            drawn = torch.randperm(len(self.train), generator=self.generator, device=self.device)
-        return drawn[:count].view(self.steps_an_epoch, self.batch_size)
+            drawn = torch.randperm(len(self.rows), generator=self.generator, device=self.device)
+        return self.rows[drawn[:count]].view(self.steps_an_epoch, self.batch_size)
 
     def loss(self, logits: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
         """Returns the cross-entropy of this process's shard: its sum, divided by the weight of the
@@ -206,14 +213,14 @@ class Trainer:
 
         The images have the size of the epoch: a network is trained for one size at a time.
         """
-        split, targets = with_targets(val, self.recipe.targets)
-        logits = predict_logits(
-            self.ema.module, split.images, self.precision, self.device, self.size
-        )
-        expected = expected_class(split, self.recipe.targets)
+        logits = predict_logits(self.ema.module, val.images, self.precision, self.device, self.size)
+        rows = rows_with_target(val, self.recipe.targets)
+        targets = target_distribution(val, self.recipe.targets)
+        expected = expected_class(val, self.recipe.targets)
         decided = expected >= 0
         correct = (logits.argmax(1) == expected)[decided]
-        return F.cross_entropy(logits, targets).item(), correct.float().mean().item()
+        loss = F.cross_entropy(logits[rows], targets[rows])
+        return loss.item(), correct.float().mean().item()
 
     def epoch(self, val: Split, quiet: bool) -> dict:
         """Trains and validates one epoch; returns its row of the history."""

@@ -24,7 +24,7 @@ from ferlab.training.optimizers import (
     build_optimizers,
     moving_average,
 )
-from ferlab.training.recipe import Recipe, learning_rate_factor, with_targets
+from ferlab.training.recipe import Recipe, learning_rate_factor, require_targets
 from ferlab.training.trainer import Trainer
 
 TRAIN, VAL = make_split(20, seed=0), make_split(6, seed=1)
@@ -393,24 +393,25 @@ def linear(classes=3):
 
 def test_loss_is_the_cross_entropy_with_the_targets():
     logits = torch.tensor([[0.75, 0.125, 0.125], [0.25, 0.25, 0.5], [0.25, 0.5, 0.25]]).log()
-    rows = torch.arange(3)
-    by_votes = Trainer(linear(), THREE, change(targets="votes", **PLAIN))
-    assert len(by_votes.train) == 3, "an image without votes is not trained on"
+    by_votes = Trainer(linear(), THREE, change(targets="votes", **PLAIN | {"batch_size": 3}))
+    rows = torch.tensor([0, 1, 3])  # those with votes
+    assert sorted(by_votes.order().flatten().tolist()) == rows.tolist()
+    assert by_votes.train.images is THREE.images, "images are not copied"
     # -(log 0.75 + log 0.125) / 2, -log 0.25 and -(log 0.5 + log 0.25) / 2
     expected = ((0.415037 + 3) / 2 + 2 + (1 + 2) / 2) * math.log(2) / 3
     assert by_votes.loss(logits, rows).item() == pytest.approx(expected, rel=1e-5)
     smoothed = Trainer(linear(), THREE, change(targets="votes", **PLAIN | {"label_smoothing": 0.5}))
     assert smoothed.loss(logits, rows) == by_votes.loss(logits, rows), "votes are not smoothed"
     by_labels = Trainer(linear(), THREE, change(**PLAIN))
-    assert len(by_labels.train) == 4
-    expected = (0.415037 + 2 + 2) * math.log(2) / 3  # the labels are all class 0
-    assert by_labels.loss(logits, rows).item() == pytest.approx(expected, rel=1e-5)
+    assert sorted(by_labels.order().flatten().tolist()) == [0, 1, 2, 3]
+    expected = (0.415037 + 2 + 2) * math.log(2) / 3  # these are all of class 0
+    assert by_labels.loss(logits, torch.arange(3)).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_splits_without_votes_or_without_a_majority_are_refused():
     for split in (TRAIN, replace(THREE, majority=torch.full((4,), -1))):
         with pytest.raises(UserError, match="the splits have no votes; .*dataset_preparation.py"):
-            with_targets(split, "votes")
+            require_targets(split, "votes")
 
 
 def test_balanced_weights_follow_the_targets():
