@@ -103,7 +103,7 @@ def exhausted(error: MemoryError | RuntimeError) -> str | None:
     on_gpu = "out of memory" in text
     if on_gpu or lacks_memory(error):
         what = "the GPU has too little memory" if on_gpu else "too little memory"
-        return f"{what}; end other programs, lower --batch-size or use a smaller network"
+        return f"{what}; end other programs; training needs less with a lower --batch-size"
     return None
 
 

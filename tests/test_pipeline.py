@@ -28,7 +28,7 @@ live_inference.py --source sample --no-window --max-frames 20 --output live.mp4 
 """
 BENCHMARKS = """
 benchmarks/crop.py
-benchmarks/endurance.py server --minutes 0.1
+benchmarks/endurance.py file --frames 60
 benchmarks/export.py --seconds 0.1
 benchmarks/faces.py --truth truth.csv --media media
 benchmarks/live.py --sizes 160x120 --latency-seconds 1
@@ -36,7 +36,7 @@ benchmarks/memory_mapping.py --images 5000
 benchmarks/near_duplicates.py
 benchmarks/preparation.py --rounds 1
 benchmarks/preparation_memory.py --images 140
-benchmarks/scaling.py --script softmax.py --images 140 --epochs 1
+benchmarks/scaling.py --script softmax.py --processes 2 --images 140 --epochs 1
 benchmarks/serve.py --visitors 1 --seconds 1
 benchmarks/time_to_accuracy.py --epochs 1 --widths 8 16
 """

@@ -66,8 +66,11 @@ def place(
     matrix[:, 2] += np.array(centre) - size / 2
     height, width = canvas.shape[:2]
     moved = cv2.warpAffine(drawing, matrix, (width, height), flags=cv2.INTER_LINEAR)
-    opacity = moved[:, :, 3:].astype(np.float32) / 255
-    return (moved[:, :, :3] * opacity + canvas * (1 - opacity)).astype(np.uint8)
+    x, y, w, h = cv2.boundingRect(moved[:, :, 3])
+    result, moved = canvas.copy(), moved[y : y + h, x : x + w]
+    below, opacity = result[y : y + h, x : x + w], moved[:, :, 3:].astype(np.float32) / 255
+    below[:] = moved[:, :, :3] * opacity + below * (1 - opacity)
+    return result
 
 
 def random_background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:

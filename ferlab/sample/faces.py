@@ -131,7 +131,7 @@ def draw_face(
         draw_glasses(pen, identity)
     fringe = curve((-identity.width, -0.35), (0, identity.hairline), (identity.width, -0.35), 20)
     pen.fill(np.concatenate([fringe, cap[::-1]]), identity.hair)
-    return np.dstack([pen.image, mask.image])
+    return cv2.merge([pen.image, mask.image])
 
 
 def head_outline(identity: Identity, au: Mapping[int, float]) -> np.ndarray:

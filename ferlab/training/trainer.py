@@ -215,12 +215,11 @@ class Trainer:
         """
         logits = predict_logits(self.ema.module, val.images, self.precision, self.device, self.size)
         rows = rows_with_target(val, self.recipe.targets)
-        targets = target_distribution(val, self.recipe.targets)
-        expected = expected_class(val, self.recipe.targets)
+        logits, targets = logits[rows], target_distribution(val, self.recipe.targets)[rows]
+        expected = expected_class(val, self.recipe.targets)[rows]
         decided = expected >= 0
         correct = (logits.argmax(1) == expected)[decided]
-        loss = F.cross_entropy(logits[rows], targets[rows])
-        return loss.item(), correct.float().mean().item()
+        return F.cross_entropy(logits, targets).item(), correct.float().mean().item()
 
     def epoch(self, val: Split, quiet: bool) -> dict:
         """Trains and validates one epoch; returns its row of the history."""

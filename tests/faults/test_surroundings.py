@@ -108,12 +108,13 @@ def test_a_folder_that_is_read_only(name, images, data_dir, results, tmp_path, c
         assert str(out) in error and "ead-only" in error
 
 
-def as_a_person(script: str, flags: list, limits: dict, tmp_path, **environment):
-    """Runs a script with limits on its resources, from another folder."""
+def as_a_person(script: str, flags: list, limits: dict, tmp_path, closed: int = 0, **environment):
+    """Runs a script with limits on its resources and `closed` streams, from another folder."""
 
     def limit():
         for name, value in limits.items():
             resource.setrlimit(getattr(resource, name), (value, value))
+        os.closerange(0, closed)
 
     command = [sys.executable, ROOT / f"{script}.py", *flags]
     return subprocess.run(
@@ -128,25 +129,17 @@ def as_a_person(script: str, flags: list, limits: dict, tmp_path, **environment)
 
 
 @pytest.mark.parametrize("name", ["preparation", "training", "video"])
-def test_no_home_and_few_handles(name, images, data_dir, results, tmp_path):
-    script, flags = writer(name, tmp_path / "out", images, data_dir, results)
-    done = as_a_person(script, flags, {"RLIMIT_NOFILE": 40}, tmp_path, HOME="", TMPDIR="")
-    assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "results").exists(), "everything is where it was asked for"
-
-
-@pytest.mark.parametrize("name", ["preparation", "training", "video"])
-def test_closed_streams(name, images, data_dir, results, tmp_path):
+def test_few_handles_and_closed_streams(name, images, data_dir, results, tmp_path):
     """With `<&- >&- 2>&-` the files are the same, and none of them gets what libraries print."""
     written = []
-    for closing in (lambda: None, lambda: os.closerange(0, 3)):
-        out = tmp_path / str(len(written))
+    for closed, limits in ((0, {"RLIMIT_NOFILE": 40}), (3, {})):
+        out = tmp_path / str(closed)
         script, flags = writer(name, out, images, data_dir, results)
-        command = [sys.executable, ROOT / f"{script}.py", *flags]
-        command = [str(part) for part in command if part != "--quiet"]
-        done = subprocess.run(command, stdout=-1, stderr=-1, preexec_fn=closing, timeout=120)
+        flags = [flag for flag in flags if flag != "--quiet"]
+        done = as_a_person(script, flags, limits, tmp_path, closed, HOME="", TMPDIR="")
         assert done.returncode == 0, done.stderr
         written.append(files_below(out))
+    assert not (tmp_path / "results").exists(), "everything is where it was asked for"
     assert written[0].keys() == written[1].keys()
     unequal = {file for file in written[0] if written[0][file] != written[1][file]}
     assert not any(file.endswith((".pt", ".npz", "a.csv")) for file in unequal), unequal

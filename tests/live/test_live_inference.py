@@ -53,7 +53,7 @@ def sample(tmp_path_factory):
     images = preprocess(torch.from_numpy(np.stack(faces))[:, None])
     torch.manual_seed(0)
     config = {"classes": classes, "widths": [8, 16, 32, 64], "blocks": 1}
-    model = CNN(**config)
+    model = CNN(**config).to(memory_format=torch.channels_last)
     steps = EPOCHS * (FACES // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.005, steps)

@@ -110,11 +110,14 @@ class Demo:
     def screenshot(self):
         """Saves a screenshot with the program's own key; returns the image."""
         before = set(self.folder.glob("screenshot_*.png"))
-        while not (new := set(self.folder.glob("screenshot_*.png")) - before):
+        while True:
             self.press("s")
-            time.sleep(1.0)
+            deadline = time.monotonic() + 1
+            while time.monotonic() < deadline:
+                if new := set(self.folder.glob("screenshot_*.png")) - before:
+                    return cv2.imread(str(new.pop()))
+                time.sleep(0.05)
             assert self.process.poll() is None
-        return cv2.imread(str(new.pop()))
 
     def end(self, seconds=15):
         """Waits for the program to end; returns its exit code and output."""

@@ -89,7 +89,7 @@ def test_evaluation_counts_every_image_once(runs, tmp_path):
 
 
 def test_killed_rank_ends_the_job_and_one_process_goes_on(data_dir, tmp_path):
-    args = ["--data-dir", data_dir, "--results-dir", tmp_path, *CNN, "--epochs", "60"]
+    args = ["--data-dir", data_dir, "--results-dir", tmp_path, *CNN, "--epochs", "25"]
     checkpoint = tmp_path / "advanced_checkpoint.pth"
     job = subprocess.Popen(
         torchrun("advanced_network.py", *args), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -104,7 +104,7 @@ def test_killed_rank_ends_the_job_and_one_process_goes_on(data_dir, tmp_path):
     assert job.returncode == 1
     assert not (tmp_path / "advanced_model.pth").exists()
     assert advanced_network.main([*map(str, args), "--resume"]) == 0
-    assert len(history(tmp_path)) == 60
+    assert len(history(tmp_path)) == 25
 
 
 def test_batch_must_divide_among_the_processes(monkeypatch):
