@@ -32,7 +32,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from ferlab import cli
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate")
-REPORTS = ("ferlab.evaluation.metrics", "ferlab.evaluation.reports", "sklearn.metrics")
+HEAVY = (  # what a script imports while it runs, optimizers torch._dynamo
+    "ferlab.evaluation.calibration",
+    "ferlab.evaluation.metrics",
+    "ferlab.evaluation.reports",
+    "sklearn.metrics",
+    "torch._dynamo",
+)
 MODELS = {  # script: the model's name, flags that make it small
     "baseline": ("baseline", []),
     "softmax": ("softmax", ["--epochs", "3"]),
@@ -243,7 +249,7 @@ def faults_after_kill(writer: Writer, found: dict, old: dict, new: dict) -> list
 
 def try_kills(writer: Writer, out: Path, kills: int, seed: int) -> list[str]:
     """Kills a script `kills` times; returns what was found, a line for each fault."""
-    for module in [writer.script, *(script for script, _ in writer.reads), *REPORTS]:
+    for module in [writer.script, *(script for script, _ in writer.reads), *HEAVY]:
         importlib.import_module(module)  # once, not in each child
     for script, argv in writer.reads:
         require_success(replace(writer, script=script), argv)
