@@ -166,6 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     if not all(map(find_spec, ("optuna", "pandas"))):
         raise UserError("tuning needs packages; install them with: pip install optuna pandas")
     from ferlab import stage, tuning
+    from ferlab.training.recipe import expected_class
 
     setup = job.module.setup(job.args)
     folder = require_writable(args.results_dir / "tuning")
@@ -192,7 +193,8 @@ def main(argv: list[str] | None = None) -> int:
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
     facts = {"study": f"{name} in {place}", "data": f"{args.data_dir}: {sizes}; test was not read"}
     command = ["python", args.script, *job.flags, "--results-dir", f"{args.results_dir / 'tuned'}"]
-    text = tuning.report(study, facts, command, job.defaults, rung, len(splits["val"]))
+    judged = int((expected_class(splits["val"], job.args.targets) >= 0).sum())
+    text = tuning.report(study, facts, command, job.defaults, rung, judged)
     if not args.quiet:
         print(text)
     tuning.write_results(study, folder / f"{setup.name}_tuning", rung, text)

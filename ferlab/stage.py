@@ -186,11 +186,9 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
     """
     name = setup.name
     own = args.results_dir / f"{name}_model.pth"
-    if (
-        args.weights
-        and own.is_file()
-        and [path.resolve() for path in args.weights] != [own.resolve()]
-    ):
+    given = args.weights or [own]
+    others = [path.resolve() for path in given] != [own.resolve()]
+    if others and own.is_file() and all(path.is_file() for path in given):
         raise UserError(
             f"{args.results_dir} has the results of {own.name}; choose another --results-dir for "
             f"those of {args.weights[0]}"

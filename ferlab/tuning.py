@@ -150,7 +150,7 @@ def report(
         command: words of the command that trains the script, without the searched flags.
         defaults: the script's own values of the searched flags.
         rung: the epoch after which trials were first compared.
-        images: number of images in val.
+        images: number of images of val that the accuracy is computed from.
     """
     states = Counter(trial.state.name.lower() for trial in study.trials)
     told = ", ".join(f"{count} {state}" for state, count in states.items())
@@ -173,7 +173,7 @@ def report(
         lines += [located(shlex.join([*command, *flags_of(complete[0].params)])), ""]
         lines += wrapped(
             "The best of many trials on val is optimistic: part of its lead is chance in the "
-            f"{images:,} images of val. Report the accuracy on test."
+            f"{images:,} images of val that count. Report the accuracy on test."
         )
     early = at_epoch(study, rung)
     if len({trial.value for trial in early.trials}) > 1:
@@ -200,6 +200,24 @@ def write_results(study: optuna.Study, path: Path, rung: int, text: str) -> None
             ("slice", plot_slice, at_epoch(study, rung), f"val accuracy, epoch {rung}"),
         ):
             draw(shown_study, target_name=label)
+            _set_readable_ticks(pyplot.gcf().axes)
             with atomic_path(f"{path}_{name}.png") as temporary:
                 pyplot.savefig(temporary, format="png", dpi=130, bbox_inches="tight")
             pyplot.close()
+
+
+def _set_readable_ticks(panels: list) -> None:
+    """Gives the axes of Optuna's plots few ticks, and trials whole numbers."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+    for axes in panels:
+        low, high = axes.get_xlim()
+        if axes.get_xscale() == "log":
+            marks = LogLocator(subs=(1, 3) if high < 1000 * low else (1,))
+            axes.xaxis.set_major_locator(marks if high > 10 * low else MaxNLocator(3))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        elif axes.get_xlabel() == "Trial":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axes.get_ylabel() == "Trial":  # the colours' scale
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))

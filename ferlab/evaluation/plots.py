@@ -204,10 +204,13 @@ def plot_comparison(path: str | os.PathLike, split: str, rows: Sequence[dict]) -
             axes.barh(heights, values, 0.9 * height, color=colour, label=label)
             axes.errorbar(values, heights, xerr=errors, fmt="none", ecolor=DARK, lw=1.3)
             for place, value, end in zip(heights, values, high, strict=True):
-                text = axes.text(
-                    max(value, end) + 0.008, place, _percent(value), va="center", color=colour
+                text = axes.text(max(value, end) + 0.008, place, f"{100 * value:.1f} %")
+                text.set(
+                    va="center",
+                    color=colour,
+                    zorder=4,
+                    bbox={"fc": "white", "ec": "none", "pad": 1},
                 )
-                text.set(zorder=4, bbox={"fc": "white", "ec": "none", "pad": 1})
         beside = {"transform": axes.get_yaxis_transform(), "va": "center"}
         for place, row in zip(places, rows, strict=True):
             axes.text(1.01, place, row["note"], color=GREY, fontsize=9, **beside)

@@ -80,7 +80,9 @@ class LiveRun:
         elif output and not is_folder(output) and source.length != 1:
             raise UserError(f"--output {output}: for several images, name a folder")
         if options.log:
-            self.log = FaceLog(options.log, self.class_names)
+            if options.log.suffix.lower() != ".csv":
+                raise UserError(f"--log {options.log}: the name must end in .csv")
+            self.log = FaceLog(options.log, self.class_names, source.stills)
             stack.callback(self.log.close)
         self.bars, self.mirror = True, source.camera  # users expect a mirror image of themselves
         self.help = self.paused = False
@@ -188,7 +190,7 @@ class LiveRun:
             self.summary.faces += 1
             self.summary.seconds_of[label] += self.span
             if self.log:
-                self.log.write(frame.number, frame.time_s, face, label, confidence)
+                self.log.write(frame, face, label, confidence)
             if self.source.stills:
                 best = self.class_names[int(face.probs.argmax())]
                 text = label if label == best else f"{label}, most likely {best}"

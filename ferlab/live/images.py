@@ -69,11 +69,12 @@ def open_folder(folder: Path) -> FileSource:
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
     chosen = [path for path in files if is_image(path)]
     if not chosen:
-        raise UserError(f"{folder} contains no images ({', '.join(IMAGE_SUFFIXES)})")
-    others = len(files) - len(chosen)
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        raise UserError(f"{folder} has no images ({suffixes}); folders in it are not searched")
+    others = [path.name for path in files if path not in set(chosen)]
     if others:
-        text = "1 file in it is not an image" if others == 1 else f"{others} files are not images"
-        print(f"{folder}: {text}", file=sys.stderr)
+        shown = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
+        print(f"{folder}: files that are not images: {len(others)} ({shown})", file=sys.stderr)
     return FileSource(read_images(chosen), 1.0, len(chosen), stills=True, name=str(folder))
 
 
@@ -135,7 +136,7 @@ def read_images(files: list[Path]) -> Iterator[tuple[np.ndarray, str, float]]:
             if len(files) == 1:
                 raise
             unread += 1
-            tqdm.write(f"skipped {error}", file=sys.stderr)
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
     if unread == len(files):
         raise UserError(f"none of the {unread} images in {files[0].parent} could be read")
     if unread:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ferlab.files import UserError, atomic_path, naming_write_errors, require_writable
 from ferlab.live.encoders import AvWriter, choose_codec, nearest_rate, open_writer, say_rate
+from ferlab.live.frames import Frame
 from ferlab.live.tracking import Face
 
 CATCH_UP_SECONDS = 2.0  # longest gap of a live source that repeated frames fill
@@ -95,30 +96,31 @@ class FaceLog:
     Args:
         path: the CSV file; an existing one is replaced.
         class_names: the classes, one column each.
+        stills: the frames are images, whose files are named in a first column.
 
     Raises:
         UserError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, class_names: Sequence[str]):
-        self.path = path
-        columns = ["frame", "time_s", "face_id", "x", "y", "w", "h", "expression", "confidence"]
+    def __init__(self, path: Path, class_names: Sequence[str], stills: bool = False):
+        self.path, self.stills = path, stills
+        columns = ["file"] * stills + ["frame", "time_s", "face_id", "x", "y", "w", "h"]
+        columns += ["expression", "confidence"]
         with naming_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("w", newline="", encoding="utf-8", buffering=1)
             self.rows = csv.writer(self.file, lineterminator="\n")
             self.rows.writerow([*columns, *class_names])
 
-    def write(
-        self, frame: int, time_s: float, face: Face, expression: str, confidence: float
-    ) -> None:
+    def write(self, frame: Frame, face: Face, expression: str, confidence: float) -> None:
         """Adds one face of a frame; its box is in pixels of the source's frame.
 
         Raises:
             UserError: the file cannot be written.
         """
         numbers = [f"{prob:.4f}" for prob in (confidence, *face.probs)]
-        row = [frame, f"{time_s:.3f}", face.id, *face.rounded_box(), expression, *numbers]
+        row = [frame.name] * self.stills + [frame.number, f"{frame.time_s:.3f}", face.id]
+        row += [*face.rounded_box(), expression, *numbers]
         with naming_write_errors(self.path):
             self.rows.writerow(row)
 

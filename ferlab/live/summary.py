@@ -32,7 +32,9 @@ class Summary:
         """
         frames, elapsed = max(1, self.frames), time.perf_counter() - self.start
         rate = self.frames / elapsed
-        lines = [f"{self.frames:,} frames, {self.faces:,} faces, {rate:.1f} frames/s"]
+        lines = [
+            f"{_count(self.frames, 'frame')}, {_count(self.faces, 'face')}, {rate:.1f} frames/s"
+        ]
         unit, digits = ("faces", 0) if stills else ("seconds", 1)
         sums = [f"{name} {span:.{digits}f}" for name, span in self.seconds_of.most_common()]
         lines.append(f"{unit} of each expression: {', '.join(sums) or 'none'}")
@@ -42,3 +44,7 @@ class Summary:
             median = 1e3 * np.median(self.latencies)
             lines.append(f"latency from camera to display: {median:.0f} ms (median)")
         return "\n".join(lines)
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}" + "s" * (number != 1)

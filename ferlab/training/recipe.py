@@ -83,8 +83,8 @@ def require_targets(split: Split, targets: str) -> None:
     """
     if targets == "votes" and (split.votes is None or not (split.majority >= 0).any()):
         raise UserError(
-            "--targets votes: the splits have no votes; add them with: python download_dataset.py "
-            "and: python dataset_preparation.py"
+            "--targets votes: the splits have no votes; leave it out, or add those of FER2013 "
+            "with: python download_dataset.py and: python dataset_preparation.py"
         )
 
 

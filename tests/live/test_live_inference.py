@@ -215,10 +215,23 @@ def test_a_folder_of_images(weights, tmp_path, capsys):
     (tmp_path / "there.already").mkdir()
     for output in (tmp_path / "new", tmp_path / "there.already"):
         args = ["--source", folder, "--weights", weights, "--no-window", "--output", output]
+        args += ["--log", tmp_path / "faces.csv"]
         assert live_inference.main([str(arg) for arg in args]) == 0
         names = sorted(path.name for path in output.iterdir())
         assert names == ["a_annotated.png", "b.png_annotated.png", "b_annotated.png"]
+        (row,) = rows_of(tmp_path / "faces.csv")
+        assert row["file"] == str(folder / "a.png")
     assert "b.png: no face" in capsys.readouterr().out
+
+
+def test_a_log_is_a_csv(weights, tmp_path, capsys):
+    """A script named by mistake, say, is not overwritten."""
+    script = tmp_path / "softmax.py"
+    script.write_text("import torch")
+    args = ["--source", "sample", "--weights", weights, "--no-window", "--log", script]
+    assert live_inference.main([*map(str, args)]) == 1
+    assert "softmax.py: the name must end in .csv" in capsys.readouterr().err
+    assert script.read_text() == "import torch"
 
 
 def test_explained_images(weights, tmp_path):

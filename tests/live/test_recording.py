@@ -13,6 +13,7 @@ from ferlab.data.splits import CLASS_NAMES
 from ferlab.files import UserError
 from ferlab.live import encoders
 from ferlab.live.encoders import SUFFIXES, choose_codec, nearest_rate
+from ferlab.live.frames import make_frame
 from ferlab.live.recording import FaceLog, VideoFile, write_image
 from ferlab.live.tracking import Face
 
@@ -185,7 +186,7 @@ def test_a_full_disk_ends_the_log(tmp_path):
     log.rows = csv.writer(log.file)
     face = Face(3, np.array([1.4, 2.6, 30, 30]), 0.4, 0.4, probs=np.full(7, 1 / 7))
     with pytest.raises(UserError, match=r"cannot write .*faces\.csv: No space left"):
-        log.write(0, 0.0, face, "happy", 0.5)
+        log.write(make_frame(picture(1), 0, 0.0), face, "happy", 0.5)
     with pytest.raises(UserError, match=r"cannot write .*faces\.csv: No space left"):
         log.close()
 
@@ -193,7 +194,8 @@ def test_a_full_disk_ends_the_log(tmp_path):
 def test_the_log_is_on_disk_at_once(tmp_path):
     log = FaceLog(tmp_path / "faces.csv", CLASS_NAMES)
     probs = np.array([0.1, 0.05, 0.05, 0.5, 0.1, 0.1, 0.1])
-    log.write(12, 0.4, Face(3, np.array([1.4, 2.6, 30, 30]), 0.4, 0.4, probs=probs), "happy", 0.5)
+    face = Face(3, np.array([1.4, 2.6, 30, 30]), 0.4, 0.4, probs=probs)
+    log.write(make_frame(picture(1), 12, 0.4), face, "happy", 0.5)
     (row,) = csv.DictReader((tmp_path / "faces.csv").open())
     assert row == {
         "frame": "12", "time_s": "0.400", "face_id": "3", "x": "1", "y": "3", "w": "30", "h": "30",

@@ -11,6 +11,7 @@ from PIL import Image
 
 from conftest import drawn_frame
 from ferlab import pictures
+from ferlab.files import UserError
 from ferlab.live import detection
 from ferlab.live.detection import HaarDetector, YuNetDetector
 from ferlab.live.sources import open_source
@@ -33,8 +34,18 @@ def test_images_of_a_folder(tmp_path, capsys):
     assert names == ["E.JPG", "a", "b.png", "c.bmp", "f.jfif", "g.dat"]
     said = capsys.readouterr().err
     assert said.count("not an image that Pillow can read") == 2
-    assert "1 file in it is not an image" in said and "2 of 8 images could not be read" in said
+    assert (
+        "files that are not images: 1 (notes.txt)" in said
+        and "2 of 8 images could not be read" in said
+    )
     assert source.error is None
+
+
+def test_a_folder_without_images(tmp_path):
+    (tmp_path / "inner").mkdir()
+    cv2.imwrite(str(tmp_path / "inner" / "a.png"), picture(100))
+    with pytest.raises(UserError, match=r"has no images \(.*\); folders in it are not searched"):
+        open_source(str(tmp_path))
 
 
 def test_a_folder_of_which_nothing_can_be_read(tmp_path):

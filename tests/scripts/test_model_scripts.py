@@ -129,6 +129,8 @@ def test_results_of_a_training_are_not_overwritten_by_those_of_other_weights(
     line = refused(capsys, softmax, *args, "--results-dir", results)
     assert "softmax_model.pth; choose another --results-dir for those of" in line
     assert (results / "softmax_results.txt").read_bytes() == before
+    (tmp_path / "other.pth").unlink()
+    assert "other.pth is missing" in refused(capsys, softmax, *args, "--results-dir", results)
 
 
 def test_evaluate_of_several_weights_averages_their_probabilities(results, data_dir, tmp_path):

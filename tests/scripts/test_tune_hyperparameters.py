@@ -11,7 +11,7 @@ import time
 import pytest
 
 from conftest import ROOT, refused, run_script
-from ferlab.data.splits import split_path
+from ferlab.data.splits import load_split, split_path
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install -r requirements-dev.txt")
 pytest.importorskip("pandas", reason="pandas is not installed: pip install -r requirements-dev.txt")
@@ -231,6 +231,16 @@ def test_searched_flags_are_flags_of_the_script(script):
     assert job.parser.parse_args(flags) == job.args
     other = tuning.suggest(study.ask(), job.defaults, seed=0)
     assert vars(job.parser.parse_args(other)).keys() == vars(job.args).keys() and other != flags
+
+
+def test_votes_count_the_images_with_a_majority(votes_dir, tmp_path):
+    assert tune(*words("softmax.py", votes_dir, tmp_path, 1, 1, "--targets", "votes")) == 0
+    images = int((load_split(votes_dir, "val").majority >= 0).sum())
+    assert images < 70 and f"{images} images of val that count" in " ".join(
+        text_in(tmp_path).split()
+    )
+    accuracy = float(trials_in(tmp_path)[0]["value"])
+    assert images * accuracy == pytest.approx(round(images * accuracy), abs=1e-3)
 
 
 def test_diverging_trials_do_not_end_the_study(blind_dir, tmp_path):
