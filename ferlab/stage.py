@@ -156,7 +156,8 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
     record["temperature"] = fit_temperature(one_view.cpu()[rows].numpy(), targets[rows].numpy())
     if rank() == 0:
         write_weights(args.results_dir, name, result.model, config, train.class_names, record)
-        reports.write_history(args.results_dir, name, title, result.history, result.best_epoch)
+        heading = f"{title}, trained on {args.targets}"
+        reports.write_history(args.results_dir, name, heading, result.history, result.best_epoch)
     return report(
         name, title, [(result.model, record["temperature"])], splits, record, args, device
     )
