@@ -108,7 +108,8 @@ class FaceLog:
         columns += ["expression", "confidence"]
         with naming_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("w", newline="", encoding="utf-8", buffering=1)
+            options = {"encoding": "utf-8", "errors": "surrogateescape"}  # names may be any bytes
+            self.file = path.open("w", newline="", buffering=1, **options)
             self.rows = csv.writer(self.file, lineterminator="\n")
             self.rows.writerow([*columns, *class_names])
 

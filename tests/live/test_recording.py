@@ -206,6 +206,17 @@ def test_the_log_is_on_disk_at_once(tmp_path):
     log.close()
 
 
+def test_the_log_of_images_names_their_files(tmp_path):
+    name = os.fsdecode(b"\xff, a.png")  # no UTF-8
+    log = FaceLog(tmp_path / "faces.csv", CLASS_NAMES, stills=True)
+    face = Face(1, np.array([0, 0, 30, 30]), 0.0, 0.0, probs=np.full(7, 1 / 7))
+    log.write(make_frame(picture(1), 0, 0.0, name), face, "unsure", 1 / 7)
+    log.close()
+    with (tmp_path / "faces.csv").open(encoding="utf-8", errors="surrogateescape") as file:
+        (row,) = csv.DictReader(file)
+    assert row["file"] == name and row["frame"] == "0"
+
+
 def test_images(tmp_path):
     for ending in (".png", ".jpg", ".webp"):
         write_image(tmp_path / "new" / f"p{ending}", picture(77))

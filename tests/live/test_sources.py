@@ -351,7 +351,7 @@ def test_what_is_no_source(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"{name} is not a video that OpenCV can read"):
             open_source(str(tmp_path / name))
-    with pytest.raises(UserError, match="contains no images"):
+    with pytest.raises(UserError, match=r"has no images \(.*\); folders in it are not searched"):
         open_source(str(tmp_path))
     with pytest.raises(UserError, match="/dev/null is not a file; --source takes"):
         open_source("/dev/null")

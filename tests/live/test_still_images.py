@@ -11,7 +11,6 @@ from PIL import Image
 
 from conftest import drawn_frame
 from ferlab import pictures
-from ferlab.files import UserError
 from ferlab.live import detection
 from ferlab.live.detection import HaarDetector, YuNetDetector
 from ferlab.live.sources import open_source
@@ -39,13 +38,6 @@ def test_images_of_a_folder(tmp_path, capsys):
         and "2 of 8 images could not be read" in said
     )
     assert source.error is None
-
-
-def test_a_folder_without_images(tmp_path):
-    (tmp_path / "inner").mkdir()
-    cv2.imwrite(str(tmp_path / "inner" / "a.png"), picture(100))
-    with pytest.raises(UserError, match=r"has no images \(.*\); folders in it are not searched"):
-        open_source(str(tmp_path))
 
 
 def test_a_folder_of_which_nothing_can_be_read(tmp_path):
