@@ -13,8 +13,7 @@ cores with bfloat16 instructions, `quick` 0.865 in 5 minutes; on labels `quick` 
 A filter has the same weights at every position: a shape that is learned at one place of the image
 is recognised at all places. The first epochs train on images of 32x32 (progressive resizing).
 Muon, which makes every update of a filter bank orthogonal, needs fewer epochs than SGD. The presets
-are one family: they differ only in width, depth, resolution and epochs. docs/recipe.md shows what
-each ingredient is worth.
+are one family: they differ only in width, depth, resolution and epochs. More: docs/recipe.md.
 """
 
 import argparse
