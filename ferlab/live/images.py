@@ -67,13 +67,14 @@ def open_folder(folder: Path) -> FileSource:
         UserError: there are none.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    chosen = [path for path in files if is_image(path)]
+    chosen, others = [], []
+    for path in files:
+        (chosen if is_image(path) else others).append(path)
     if not chosen:
         suffixes = ", ".join(IMAGE_SUFFIXES)
         raise UserError(f"{folder} has no images ({suffixes}); folders in it are not searched")
-    others = [path.name for path in files if path not in set(chosen)]
     if others:
-        shown = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
+        shown = ", ".join(path.name for path in others[:3]) + ", ..." * (len(others) > 3)
         print(f"{folder}: files that are not images: {len(others)} ({shown})", file=sys.stderr)
     return FileSource(read_images(chosen), 1.0, len(chosen), stills=True, name=str(folder))
 
