@@ -80,7 +80,7 @@ from ferlab.files import UserError, write_csv
 from ferlab.training.checkpoint import parameter_count
 from ferlab.training.device import choose_device, precision_name
 from ferlab.training.prediction import predict_logits
-from ferlab.training.recipe import expected_class, target_distribution
+from ferlab.training.recipe import expected_class, rows_and_targets
 from ferlab.training.trainer import Trainer
 
 
@@ -112,13 +112,12 @@ def measured(flags: list[str], changed: dict, train: Split, judged: Split) -> di
     for _ in range(recipe.epochs):
         trainer.epoch(val, args.quiet)
     logits = predict_logits(trainer.ema.module, judged.images.to(device), trainer.precision).cpu()
-    targets = target_distribution(judged, args.targets)
-    kept = targets.sum(1) > 0  # images without votes have no loss
+    rows, targets = rows_and_targets(judged, args.targets)  # images without votes have no loss
     expected = expected_class(judged, args.targets)
     correct = (logits.argmax(1) == expected)[expected >= 0]
     result = {
         "labels": f"{(logits.argmax(1) == judged.labels).float().mean():.4f}",
-        "loss": f"{F.cross_entropy(logits[kept], targets[kept]):.4f}",
+        "loss": f"{F.cross_entropy(logits[rows], targets[rows]):.4f}",
         "seconds": round(sum(row["train_seconds"] for row in trainer.history)),
         "parameters": parameter_count(trainer.model),
         "correct": np.packbits(correct.numpy()).tobytes().hex(),

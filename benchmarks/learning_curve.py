@@ -74,7 +74,7 @@ from ferlab.data.splits import Split, load_splits, save_splits
 from ferlab.evaluation.explanation_plots import MODEL_COLOURS, caption
 from ferlab.evaluation.plots import GREY, figure_file
 from ferlab.files import UserError, read_json, write_csv
-from ferlab.training.recipe import expected_class, rows_with_target
+from ferlab.training.recipe import expected_class, rows_and_targets
 
 
 def rows_of(labels: torch.Tensor, fraction: float) -> torch.Tensor:
@@ -194,10 +194,10 @@ def main(argv: list[str] | None = None) -> int:
         flags_of(name, 1, more)  # bad usage ends here
     splits = load_splits(args.data_dir, ("train", "val"), wanted=("train", "val"))
     train, val = splits["train"], splits["val"]
-    train = train.take(rows_with_target(train, args.targets))
+    usable, _ = rows_and_targets(train, args.targets)
     rows = []
     for fraction in sorted(set(args.fractions)):
-        chosen = train.take(rows_of(train.labels, fraction))
+        chosen = train.take(usable[rows_of(train.labels[usable], fraction)])
         for name in args.models:
             flags, recipe = flags_of(name, fraction, more)
             folder, file = args.results_dir / f"{len(chosen)}", f"{name}_metrics.json"

@@ -34,7 +34,7 @@ from ferlab.constants import IMAGE_SIZE
 from ferlab.data.splits import Split, gray_levels
 from ferlab.training.device import choose_device, choose_precision, describe_machine, precision_name
 from ferlab.training.prediction import predict_logits
-from ferlab.training.recipe import expected_class, rows_with_target, target_distribution
+from ferlab.training.recipe import expected_class, rows_and_targets
 from ferlab.training.trainer import Trainer
 
 
@@ -112,11 +112,12 @@ def run_plain(flags: argparse.Namespace, splits: dict[str, Split], seconds: floa
     """Trains the preset's network the plain way for that long; returns what was measured."""
     device = choose_device(flags.device)
     setup = advanced_network.setup(flags)
-    train = splits["train"].take(rows_with_target(splits["train"], flags.targets))
+    rows, targets = rows_and_targets(splits["train"], flags.targets)
+    train = splits["train"].take(rows)
     model = stage.new_network(setup, len(train.class_names), flags.seed, device)
     flop = step_flop(model, IMAGE_SIZE)
     model = model.to(device)
-    images = PlainImages(train, target_distribution(train, flags.targets))
+    images = PlainImages(train, targets[rows])
     loader = DataLoader(images, batch_size=128, shuffle=True, num_workers=2)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4

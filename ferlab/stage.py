@@ -27,7 +27,7 @@ from ferlab.training.device import (
 from ferlab.training.distributed import from_rank_0, process_group, rank, world_size
 from ferlab.training.fit import fit
 from ferlab.training.prediction import predict_members, predict_views
-from ferlab.training.recipe import Recipe, require_targets, rows_with_target, target_distribution
+from ferlab.training.recipe import Recipe, require_targets, rows_and_targets, target_distribution
 from ferlab.training.streaming import on_device
 
 RUN_KEYS = {
@@ -151,7 +151,7 @@ def train_and_report(setup: Setup, args: argparse.Namespace, device: torch.devic
         "network": config,
         **describe_machine(device),
     }
-    rows, targets = rows_with_target(val, args.targets), target_distribution(val, args.targets)
+    rows, targets = rows_and_targets(val, args.targets)
     one_view, _ = predict_views(result.model, val.images, device=device)
     record["temperature"] = fit_temperature(one_view.cpu()[rows].numpy(), targets[rows].numpy())
     if rank() == 0:

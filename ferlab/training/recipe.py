@@ -88,18 +88,22 @@ def require_targets(split: Split, targets: str) -> None:
         )
 
 
-def rows_with_target(split: Split, targets: str) -> torch.Tensor:
-    """Returns the rows of the images that have a target: int64 `(n,)`, ascending.
+def rows_and_targets(split: Split, targets: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the rows of the images that have a target, and the targets of all images.
 
     Args:
         split: N images.
         targets: "labels", which all have, or "votes".
 
+    Returns:
+        int64 `(n,)`, ascending; and float32 `(N, classes)`, see `target_distribution`.
+
     Raises:
         UserError: as `require_targets`.
     """
     require_targets(split, targets)
-    return target_distribution(split, targets).sum(1).nonzero().squeeze(1)
+    distribution = target_distribution(split, targets)
+    return distribution.sum(1).nonzero().squeeze(1), distribution
 
 
 def expected_class(split: Split, targets: str) -> torch.Tensor:

@@ -27,13 +27,7 @@ from ferlab.training.distributed import (
 )
 from ferlab.training.optimizers import averaging_decay, build_optimizers, moving_average
 from ferlab.training.prediction import predict_logits
-from ferlab.training.recipe import (
-    Recipe,
-    expected_class,
-    rows_with_target,
-    schedule,
-    target_distribution,
-)
+from ferlab.training.recipe import Recipe, expected_class, rows_and_targets, schedule
 from ferlab.training.streaming import is_streamed, stream
 
 RANK_SEED = 1_000_003  # between the seeds of two processes
@@ -57,8 +51,8 @@ class Trainer:
         self.recipe, self.config = recipe, config or {}
         self.data = train.digest()  # once: it takes longer than an epoch on a GPU
         self.device = train.labels.device
-        self.train, self.rows = train, rows_with_target(train, recipe.targets)
-        self.targets = target_distribution(train, recipe.targets)
+        self.train = train
+        self.rows, self.targets = rows_and_targets(train, recipe.targets)
         model = with_synchronised_norms(model.to(self.device))
         self.model = model.to(memory_format=torch.channels_last)
         self.generator = seed_everything(recipe.seed, self.device)
@@ -214,8 +208,8 @@ class Trainer:
         The images have the size of the epoch: a network is trained for one size at a time.
         """
         logits = predict_logits(self.ema.module, val.images, self.precision, self.device, self.size)
-        rows = rows_with_target(val, self.recipe.targets)
-        logits, targets = logits[rows], target_distribution(val, self.recipe.targets)[rows]
+        rows, targets = rows_and_targets(val, self.recipe.targets)
+        logits, targets = logits[rows], targets[rows]
         expected = expected_class(val, self.recipe.targets)[rows]
         decided = expected >= 0
         correct = (logits.argmax(1) == expected)[decided]

@@ -11,7 +11,7 @@ from ferlab.files import UserError
 from ferlab.training import streaming
 from ferlab.training.fit import fit
 from ferlab.training.prediction import predict_members, predict_views
-from ferlab.training.recipe import rows_with_target
+from ferlab.training.recipe import rows_and_targets
 
 CPU = torch.device("cpu")
 TRAIN, VAL = make_split(20, seed=0, votes=True), make_split(6, seed=1, votes=True)
@@ -45,7 +45,7 @@ def test_streamed_training_is_that_from_memory_to_the_bit(tmp_path, monkeypatch,
         monkeypatch.setattr(f"ferlab.training.{module}.stream", counted)
     monkeypatch.setenv(streaming.LIMIT, "0.0001")
     streamed = trained(tmp_path / "d.pth", recipe)
-    steps = len(rows_with_target(TRAIN, recipe.targets)) // 32
+    steps = len(rows_and_targets(TRAIN, recipe.targets)[0]) // 32
     assert batches.count(32) == steps * recipe.epochs
     assert len(batches) == (steps + 1) * recipe.epochs + 1, "val in one batch, and at the end"
     assert streamed[0] == history
