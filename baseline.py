@@ -45,7 +45,12 @@ class MajorityClass(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Maps images `(N, 1, 48, 48)` to logits `(N, classes)`, the same for all."""
-        return self.log_fractions.expand(len(images), -1)
+        return self.log_fractions.expand(images.shape[0], -1)
+
+
+def setup(args: argparse.Namespace) -> stage.Setup:
+    """Returns what the flags ask for."""
+    return stage.Setup("baseline", "majority class", MajorityClass, {}, Augmentation(), {})
 
 
 @entry.command
@@ -54,9 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     require_writable(args.results_dir)
     device = choose_device(args.device)
-    setup = stage.Setup("baseline", "majority class", MajorityClass, {}, Augmentation(), {})
+    own = setup(args)
     if args.evaluate:
-        return stage.report_saved(setup, args, device)
+        return stage.report_saved(own, args, device)
     splits = stage.load_splits(args.data_dir, required=("train",))
     train = splits["train"]
     require_targets(train, args.targets)
@@ -67,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     smallest = torch.finfo(fractions.dtype).tiny  # for a class that train lacks: no log of 0
     model.log_fractions.copy_(fractions.clamp(min=smallest).log())
     record = {
-        "title": setup.title,
+        "title": own.title,
         "command": stage.command_line(),
         "targets": args.targets,
         "seed": args.seed,
@@ -79,8 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         "train_counts": train.counts(),
         **describe_machine(device),
     }
-    stage.write_weights(args.results_dir, setup.name, model, config, train.class_names, record)
-    return stage.report(setup.name, setup.title, [(model, 1.0)], splits, record, args, device)
+    stage.write_weights(args.results_dir, own.name, model, config, train.class_names, record)
+    return stage.report(own.name, own.title, [(model, 1.0)], splits, record, args, device)
 
 
 if __name__ == "__main__":

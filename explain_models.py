@@ -3,9 +3,9 @@
     python explain_models.py
     python explain_models.py --targets votes
 
-Reads the weights of softmax regression, the MLP and the CNN in --results-dir, whichever are there
-(the CNN's from reference/ where there are none), and the test split. Writes `explain_*.png` and
-`explain.txt`, which has every number of the pictures. Needs captum.
+Reads the weights of each model in --results-dir (the CNN's from reference/ where there are none)
+and the test split. Writes `explain_*.png` and `explain.txt`, which has every number of the
+pictures. Needs captum.
 """
 
 import argparse
@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 
 from ferlab import cli, entry
-
-MODELS = ("softmax", "basic_nn", "advanced")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,14 +43,15 @@ if __name__ == "__main__":
 from torch import nn
 from tqdm import tqdm
 
-from export_onnx import load_weights
 from ferlab.commands import script_of, stage_command
 from ferlab.data.splits import load_splits
 from ferlab.evaluation import explanation_report as report
+from ferlab.evaluation.runs import place_of
 from ferlab.files import UserError, require_writable, write_text
 from ferlab.live.onnx_classifier import require_packages
 from ferlab.stage import saved_weights
 from ferlab.training.recipe import expected_class, require_targets
+from ferlab.training.weights import load_model
 
 
 def load_models(folder: Path, targets: str, data_dir: Path) -> dict[str, tuple[nn.Module, dict]]:
@@ -67,9 +66,11 @@ def load_models(folder: Path, targets: str, data_dir: Path) -> dict[str, tuple[n
             script_of(name), data_dir=data_dir, results_dir=folder, targets=targets
         )
 
-    paths = {name: saved_weights(name, folder, targets) for name in MODELS}
+    names = {path.name.removesuffix("_model.pth") for path in folder.glob("*_model.pth")}
+    names = (names | {"advanced"}) - {"baseline"}  # the baseline does not use the image
+    paths = {name: saved_weights(name, folder, targets) for name in sorted(names, key=place_of)}
     found = {
-        name: load_weights(path, command(name))
+        name: load_model(path, command(name))
         for name, path in paths.items()
         if os.path.lexists(path)
     }

@@ -12,14 +12,13 @@ benchmarks/export.py.
 """
 
 import argparse
-import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferlab import cli, entry
-from ferlab.commands import preparation_command, script_of, stage_command
+from ferlab.commands import preparation_command, stage_command
 from ferlab.files import UserError, atomic_path
 from ferlab.live.weights import default_weights
 
@@ -30,12 +29,6 @@ if TYPE_CHECKING:  # everything heavy is imported after the flags are parsed
 
     from ferlab.data.splits import Split
 
-MODELS = {  # the script and the class of each model
-    "advanced": ("advanced_network", "CNN"),
-    "basic_nn": ("basic_nn", "MLP"),
-    "softmax": ("softmax", "SoftmaxRegression"),
-    "transfer": ("transfer_learning", "TransferNetwork"),
-}
 RANDOM_IMAGES = 64  # number of images to check on if there is no split
 
 
@@ -54,30 +47,6 @@ class Check:
     images: "torch.Tensor"
     labels: "torch.Tensor | None"
     logits: "np.ndarray"
-
-
-def load_weights(path: Path, command: str | None = None) -> "tuple[nn.Module, dict]":
-    """Returns the network of a weights file of any model, and the file's content.
-
-    Args:
-        path: the `.pth` file.
-        command: what trains such weights, for messages; None: the script of the file's name.
-
-    Raises:
-        UserError: the same as `checkpoint.load_model`, or the model cannot be exported.
-    """
-    from ferlab.tensor_files import load_tensors
-    from ferlab.training.checkpoint import load_model
-
-    named = path.name.removesuffix("_model.pth")
-    command = command or stage_command(script_of(named if named in MODELS else "advanced"))
-    name = load_tensors(path, f"train it with: {command}").get("model", "advanced")
-    if not isinstance(name, str) or name not in MODELS:
-        raise UserError(
-            f"{path} holds weights of {name}; models that can be exported: {', '.join(MODELS)}"
-        )
-    script, network = MODELS[name]
-    return load_model(path, name, getattr(importlib.import_module(script), network), command)
 
 
 def prepare_check(model: "nn.Module", splits: "dict[str, Split]") -> Check:
@@ -182,10 +151,11 @@ def main(argv: list[str] | None = None) -> int:
     from ferlab.data.splits import available_splits
     from ferlab.export import PACKAGES, describe, to_int8, to_onnx
     from ferlab.live.onnx_classifier import require_packages
+    from ferlab.training.weights import load_model
 
     require_packages(PACKAGES)
     print(f"weights: {weights}")
-    model, content = load_weights(weights)
+    model, content = load_model(weights)
     names = tuple(content["class_names"])
     found = available_splits(args.data_dir)
     splits = stage.load_splits(args.data_dir, class_names=names) if found else {}

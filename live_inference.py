@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # everything heavy is imported after the flags are parsed
 
 
 def load_classifier(path: Path, threads: int) -> "Classifier | OnnxClassifier":
-    """Returns the classifier of a weights file, or of a .onnx file, which needs no torch.
+    """Returns the classifier of any model's weights file, or of a .onnx file, which needs no torch.
 
     Raises:
         UserError: the file cannot be used, or a package that it needs is not installed.
@@ -55,14 +55,13 @@ def load_classifier(path: Path, threads: int) -> "Classifier | OnnxClassifier":
 
         return OnnxClassifier(path, threads)
     try:
-        from advanced_network import CNN
         from ferlab.live.classifier import Classifier
     except ModuleNotFoundError as error:
         raise UserError(
             f"{path} needs {error.name}; install it with: pip install -r requirements.txt, "
             "or use a .onnx file as --weights"
         ) from error
-    return Classifier(path, CNN, threads)
+    return Classifier(path, threads)
 
 
 def open_detector(name: str, model: Path | None) -> "HaarDetector | YuNetDetector":
@@ -102,11 +101,6 @@ def run(args: argparse.Namespace) -> None:
     from ferlab.live.window import Window
 
     weights = args.weights or default_weights()
-    if args.explain and weights.suffix.lower() == ".onnx":
-        raise UserError(
-            f"--explain needs gradients, which {weights} does not have; name the .pth file that "
-            "it was exported from: --weights FILE.pth"
-        )
     options = LiveOptions(
         min_confidence=args.min_confidence,
         output=args.output,
@@ -129,6 +123,11 @@ def run(args: argparse.Namespace) -> None:
             source = open_source(args.source, args.camera_size, args.fps)
             stack.callback(source.close)
             classifier = loading.result()
+            if args.explain and not classifier.explains:
+                raise UserError(
+                    f"--explain needs the .pth file of advanced_network.py, and {weights} is "
+                    "another; name one with --weights, or leave out --explain"
+                )
             if not args.quiet:
                 print(f"weights: {describe(weights, classifier.targets)}")
             pipeline = Pipeline(detector, classifier, args.smoothing, args.classify_rate)

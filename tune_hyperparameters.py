@@ -21,9 +21,10 @@ from pathlib import Path
 from types import ModuleType
 
 from ferlab import cli, entry
+from ferlab.constants import ROOT
 from ferlab.files import UserError, require_writable
 
-SEARCH = {  # the searched flags of each script
+SEARCH = {  # the searched flags of each script; of others, as of softmax.py
     "softmax.py": ("lr", "weight-decay"),
     "basic_nn.py": ("lr", "weight-decay", "dropout", "augment-strength", "widths"),
     "advanced_network.py": ("lr", "weight-decay", "dropout", "augment-strength"),
@@ -48,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.allow_abbrev = False  # an unknown flag goes to the script as it is
     add = result.add_argument
-    add("script", choices=tuple(SEARCH), help="script to tune")
+    add("script", metavar="SCRIPT", help=f"script to tune: {', '.join(SEARCH)}, or one of yours")
     add("--trials", type=cli.positive(int), default=20, help="number of trials in the study")
     add(
         "--timeout",
@@ -74,7 +75,11 @@ def make_job(args: argparse.Namespace, extra: list[str]) -> Job:
         value = getattr(args, name)
         if value != parser().get_default(name):
             flags += [f"--{name.replace('_', '-')}", str(value)]
-    module = importlib.import_module(args.script.removesuffix(".py"))
+    name = args.script.removesuffix(".py")
+    found = name.isidentifier() and (ROOT / args.script).is_file()
+    module = importlib.import_module(name) if found else None
+    if not hasattr(module, "setup") or module.parser().get_default("lr") is None:
+        parser().error(f"{args.script} is no script of a model that is trained with --lr")
     script_parser = module.parser()
     script_parser.prog, script_parser.allow_abbrev = args.script, False
     flags += extra
@@ -83,7 +88,7 @@ def make_job(args: argparse.Namespace, extra: list[str]) -> Job:
         script_parser.error("a trial takes no --evaluate and no --resume")
     given = {word.split("=")[0].removeprefix("--") for word in extra if word.startswith("--")}
     defaults = {}
-    for name in SEARCH[args.script]:
+    for name in SEARCH.get(args.script, SEARCH["softmax.py"]):
         value = getattr(own, name.replace("-", "_"))
         if name not in given and (own.augment or name != "augment-strength"):
             defaults[name] = " ".join(map(str, value)) if isinstance(value, list) else float(value)

@@ -77,11 +77,11 @@ from torch.nn import functional as F
 from ferlab import stage
 from ferlab.data.splits import Split
 from ferlab.files import UserError, write_csv
-from ferlab.training.checkpoint import parameter_count
 from ferlab.training.device import choose_device, precision_name
 from ferlab.training.prediction import predict_logits
 from ferlab.training.recipe import expected_class, rows_and_targets
 from ferlab.training.trainer import Trainer
+from ferlab.training.weights import parameter_count
 
 
 def divided(splits: dict[str, Split], count: int) -> tuple[Split, Split]:

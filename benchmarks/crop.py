@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from advanced_network import CNN
 from benchmarks.tables import read_rows
 from ferlab import cli, entry
 from ferlab.constants import CLASS_NAMES
@@ -126,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     if labelled:
         weights = args.weights or default_weights()
         print(f"weights: {weights}")
-        classifier, detector, faces = Classifier(weights, CNN), HaarDetector(), []
+        classifier, detector, faces = Classifier(weights), HaarDetector(), []
         for image, wanted in labelled:
             boxes = detector.in_still(image, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
             faces += [(image, box, wanted) for box in boxes]

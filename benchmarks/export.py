@@ -19,7 +19,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from advanced_network import CNN
 from ferlab import cli, entry
 from ferlab.data.splits import load_split
 from ferlab.export import PACKAGES, describe, to_int8, to_onnx
@@ -27,7 +26,7 @@ from ferlab.live.classifier import Classifier
 from ferlab.live.onnx_classifier import open_session, require_packages, run
 from ferlab.live.pipeline import reserve_detector_core
 from ferlab.live.weights import default_weights
-from ferlab.training.checkpoint import load_model
+from ferlab.training.weights import load_model
 
 BATCHES = (1, 8)  # faces per pass
 
@@ -52,8 +51,8 @@ def onnx_network(content: bytes, threads: int) -> Network:
 
 def load_networks(weights: Path, data_dir: Path, threads: int) -> dict[str, tuple[Network, int]]:
     """Returns each variant of the network and the size of its file in bytes, by name."""
-    live = Classifier(weights, CNN, threads)
-    model, content = load_model(weights, "advanced", CNN)
+    live = Classifier(weights, threads)
+    model, content = load_model(weights)
     size = weights.stat().st_size
     proto = to_onnx(model)
     faces = load_split(data_dir, "train").images

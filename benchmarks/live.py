@@ -27,7 +27,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from advanced_network import CNN
 from benchmarks.plain_loop import Plain, all_cores, frames_of, resized
 from benchmarks.tables import read_rows
 from benchmarks.webcam import RATE, BufferedCamera, Probe
@@ -81,7 +80,7 @@ def run_live(
     options = LiveOptions(min_confidence=default("min_confidence"), quiet=True, explain=explain)
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
-        classifier = Classifier(weights, CNN, threads, precision)
+        classifier = Classifier(weights, threads, precision)
         pipeline = Pipeline(
             HaarDetector(), classifier, default("smoothing"), default("classify_rate")
         )
@@ -141,7 +140,7 @@ def measure_latencies(
 
 def face_latencies(weights: Path, precision: str) -> list[float]:
     """Returns the median milliseconds to classify and to explain one face, nothing else running."""
-    classifier = Classifier(weights, CNN, reserve_detector_core(), precision)
+    classifier = Classifier(weights, reserve_detector_core(), precision)
     face, result = np.zeros((96, 96, 3), np.uint8), []
     for call in (lambda: classifier([face]), lambda: classifier.explain([face], [0])):
         seconds = []

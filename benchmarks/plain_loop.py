@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 import torch
 
-from advanced_network import CNN
 from ferlab.live.classifier import as_input
 from ferlab.live.detection import crop_face, load_cascade
-from ferlab.training.checkpoint import load_model
+from ferlab.training.weights import load_model
 
 THREADS = torch.get_num_threads()
 
@@ -20,7 +19,7 @@ class Plain:
     """The plain loop."""
 
     def __init__(self, weights: Path):
-        self.model, content = load_model(weights, "advanced", CNN)
+        self.model, content = load_model(weights)
         self.names = content["class_names"]
         self.cascade = load_cascade()
 

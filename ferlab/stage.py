@@ -5,6 +5,7 @@ the live program imports a model script, and its first frame should not wait for
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +14,11 @@ import torch
 from torch import nn
 
 from ferlab.commands import command_line, next_command, script_of, stage_command
-from ferlab.constants import REFERENCE_DIR
+from ferlab.constants import REFERENCE_DIR, ROOT
 from ferlab.data.augmentation import Augmentation
 from ferlab.data.splits import Split, load_splits
 from ferlab.files import UserError, require_writable
-from ferlab.training.checkpoint import load_checkpoint, load_model, parameter_count, save_model
+from ferlab.training.checkpoint import load_checkpoint
 from ferlab.training.device import (
     choose_device,
     describe_machine,
@@ -29,6 +30,7 @@ from ferlab.training.fit import fit
 from ferlab.training.prediction import predict_members, predict_views
 from ferlab.training.recipe import Recipe, require_targets, rows_and_targets, target_distribution
 from ferlab.training.streaming import on_device
+from ferlab.training.weights import load_model, parameter_count, save_model
 
 RUN_KEYS = {
     "title", "command", "targets", "seed", "chosen_by", "seconds", "parameters", "train_counts",
@@ -40,7 +42,7 @@ class Setup:
     """What a script trains: its network, and the part of the recipe that is its own.
 
     Attributes:
-        name: the model's name in file names.
+        name: the model's name in file names; that of its script (see `commands.script_of`).
         title: the model's name for people.
         build: makes the network from `config` and `classes`, the number of classes.
         config: the network's hyperparameters, plain types.
@@ -93,6 +95,12 @@ def run(setup: Setup, args: argparse.Namespace) -> int:
     Raises:
         UserError: whatever a user can mend.
     """
+    script = Path(sys.argv[0]).name
+    if (ROOT / script).is_file() and script != script_of(setup.name):
+        raise UserError(
+            f'{script}: setup has name="{setup.name}", whose results are those of '
+            f'{script_of(setup.name)}; set it to "{script.removesuffix(".py")}"'
+        )
     device = choose_device(args.device)
     with process_group(device):
         if rank():
@@ -203,7 +211,9 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
     paths = args.weights or [saved_weights(name, args.results_dir, args.targets)]
     members, contents = [], []
     for path in paths:
-        model, content = load_model(path, name, setup.build, command)
+        model, content = load_model(path, command)
+        if content["model"] != name:
+            raise UserError(f"{path} holds weights of {content['model']}, not of {name}")
         members.append((model, content["temperature"]))
         contents.append(content)
         if rank() == 0:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -48,6 +49,16 @@ def real_archive() -> Path:
     if not REAL_ARCHIVE.is_file():
         pytest.skip("the real dataset is not on this machine")
     return REAL_ARCHIVE
+
+
+@pytest.fixture(scope="session")
+def own_model(tmp_path_factory) -> Path:
+    """A folder with `lenet.py`, the script of docs/own_model.md, as a reader saves it."""
+    page = (ROOT / "docs" / "own_model.md").read_text(encoding="utf-8")
+    folder = tmp_path_factory.mktemp("own_model")
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    (folder / "lenet.py").write_text(code, encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

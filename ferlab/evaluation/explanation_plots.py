@@ -1,6 +1,7 @@
 """The pictures of explain_models.py; drawn as those of `plots`."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def plot_shifts(path: Path, shifts: Sequence[int], changed: Mapping[str, Sequenc
     """Draws the fraction of predictions that a shift changes, by model."""
     with figure_file(path, 7, 4.6) as figure:
         axes = figure.subplots()
-        for (title, values), colour in zip(changed.items(), MODEL_COLOURS, strict=False):
+        for (title, values), colour in zip(changed.items(), cycle(MODEL_COLOURS), strict=False):
             text = f"{title}: {100 * values[-1]:.0f} % at {shifts[-1]} pixels"
             axes.plot(shifts, 100 * np.array(values), "o-", color=colour, label=text)
         axes.set(xlabel="shift of the face, pixels of 48", ylabel="predictions that change, %")
@@ -200,7 +201,7 @@ def plot_robustness(
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
         for axes, disturbance in zip(grid, disturbances, strict=False):
             places = np.arange(len(disturbance.strengths))
-            for (title, results), colour in zip(models.items(), MODEL_COLOURS, strict=False):
+            for (title, results), colour in zip(models.items(), cycle(MODEL_COLOURS), strict=False):
                 numbers = results[disturbance.name]
                 low, high = np.array([entry["accuracy_interval"] for entry in numbers]).T
                 axes.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
@@ -257,7 +258,7 @@ def plot_agreement(
         panels = figure.subplots(1, 2 if models else 1, squeeze=False)[0]
         if models:
             axes = panels[0]
-            for (title, entries), colour in zip(models.items(), MODEL_COLOURS, strict=False):
+            for (title, entries), colour in zip(models.items(), cycle(MODEL_COLOURS), strict=False):
                 raters = [entry["raters"] for entry in entries]
                 axes.plot(raters, [e["accuracy"] for e in entries], "o-", color=colour, label=title)
             labels = [entry["label_accuracy"] for entry in entries]
@@ -270,7 +271,9 @@ def plot_agreement(
             axes.grid(axis="y")
         axes = panels[-1]
         axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
-        for (title, points), colour in zip(reliabilities.items(), MODEL_COLOURS, strict=False):
+        for (title, points), colour in zip(
+            reliabilities.items(), cycle(MODEL_COLOURS), strict=False
+        ):
             if points:
                 confidence, correct, _ = zip(*points, strict=True)
                 axes.plot(confidence, correct, "o-", color=colour, label=title)

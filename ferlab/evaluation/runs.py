@@ -59,11 +59,7 @@ def read_folder(folder: Path) -> tuple[list[Run], list[Run]]:
 
     def read(pattern: str) -> list[Run]:
         paths = [*sorted(folder.glob(pattern)), *sorted(folder.glob(f"votes/{pattern}"))]
-        places = {model: place for place, model in enumerate(ORDER)}
-        return sorted(
-            map(read_run, paths),
-            key=lambda run: (run.targets, places.get(run.model, len(places)), run.model),
-        )
+        return sorted(map(read_run, paths), key=lambda run: (run.targets, place_of(run.model)))
 
     runs = read("*_metrics.json")
     if not runs:
@@ -71,6 +67,11 @@ def read_folder(folder: Path) -> tuple[list[Run], list[Run]]:
         remedy = stage_command("baseline.py", results_dir=folder)
         raise UserError(f"{folder} {fault}; make results with: {remedy}")
     return runs, read("seed_*/*_metrics.json")
+
+
+def place_of(model: str) -> tuple[int, str]:
+    """Returns what models are sorted by: the order of ORDER, then further models by name."""
+    return ORDER.index(model) if model in ORDER else len(ORDER), model
 
 
 def read_run(path: Path) -> Run:

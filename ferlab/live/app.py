@@ -20,7 +20,7 @@ from ferlab.live.summary import Summary
 from ferlab.live.tracking import Face
 from ferlab.live.window import Window
 
-NO_GRADIENTS = "g needs --weights FILE.pth"  # ONNX files have no gradients
+NO_MAPS = "g needs the .pth file of the CNN"
 VIEW_KEYS = "pmgh"  # change how the shown frame is drawn (overlay.KEYS lists all keys)
 MAX_DELAY = 0.1  # seconds that a video may lag behind its own speed and still catch up
 
@@ -254,8 +254,8 @@ class LiveRun:
 
     def explain_or_not(self) -> None:
         """Turns Grad-CAM on or off, also for the frame that is shown."""
-        if not hasattr(self.pipeline.classifier, "explain"):
-            self.notice = NO_GRADIENTS
+        if not self.pipeline.classifier.explains:
+            self.notice = NO_MAPS
             return
         self.explained = not self.explained
         for face in self.faces:

@@ -1,4 +1,4 @@
-"""The trained CNN, prepared for low latency on the CPU."""
+"""A trained network, prepared for low latency on the CPU."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ferlab.constants import IMAGE_SIZE
 from ferlab.data.preprocessing import preprocess
 from ferlab.evaluation.grad_cam import grad_cam, halves
-from ferlab.training.checkpoint import load_model
 from ferlab.training.device import choose_precision
+from ferlab.training.weights import load_model
 
 
 class Classifier:
@@ -25,8 +25,7 @@ class Classifier:
     benchmarks/live.py measures the latency.
 
     Args:
-        path: the weights file.
-        build: builds the network from the config in the file.
+        path: the weights file, of any model.
         threads: number of torch's threads; None does not change it.
         precision: "float32", "bfloat16" or "auto" (see `device.choose_precision`).
 
@@ -34,28 +33,30 @@ class Classifier:
         class_names: the classes, in the order of the probabilities.
         temperature: the number that logits are divided by (see `calibration`).
         targets: what the weights were trained on, "votes" or "labels"; None if unknown.
+        explains: whether `explain` can be called: the network is the CNN.
 
     Raises:
-        UserError: the same as `checkpoint.load_model`.
+        UserError: the same as `weights.load_model`.
     """
 
     def __init__(
         self,
         path: Path,
-        build: Callable[..., nn.Module],
         threads: int | None = None,
         precision: str = "auto",
     ):
         if threads:
             torch.set_num_threads(threads)
-        model, content = load_model(path, "advanced", build)
+        model, content = load_model(path)
         self.class_names = tuple(content["class_names"])
         self.temperature = content["temperature"]
         self.targets = content["run"].get("targets")
         self.precision = choose_precision(precision, torch.device("cpu"))
-        fold_batch_norm(model)
-        self._first, rest = halves(model)
-        self._rest = copy.deepcopy(rest)  # packed convolutions have no gradients
+        model = with_folded_norms(model)
+        self.explains = content["model"] == "advanced"
+        if self.explains:
+            self._first, rest = halves(model)
+            self._rest = copy.deepcopy(rest)  # packed convolutions have no gradients
         self.model = model.to(self.precision, memory_format=torch.channels_last)
         example = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=self.precision)
         pack_convolutions(self.model, example)
@@ -126,21 +127,26 @@ class PackedConvolution(nn.Module):
         )
 
 
-def fold_batch_norm(model: nn.Module) -> None:
-    """Folds each batch norm into the convolution that its module defines right before it.
+@torch.no_grad()
+def with_folded_norms(model: nn.Module) -> nn.Module:
+    """Returns a copy in which each batch norm is folded into the convolution defined before it.
 
     `torch.fx.experimental.optimization.fuse` finds the pairs by tracing, but importing it takes
-    half a second.
+    half a second. In a network that does not run in the order of definition, the output would
+    change: `model` itself is returned then.
 
     Args:
-        model: a network in eval mode, in which each pair runs in the order of definition; is
-            changed.
+        model: a network in eval mode.
     """
-    for module in list(model.modules()):
+    folded = copy.deepcopy(model)
+    for module in list(folded.modules()):
         for (name, layer), (norm_name, norm) in pairwise(list(module.named_children())):
             if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(layer, norm))
                 setattr(module, norm_name, nn.Identity())
+    noise = torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(0))
+    agrees = torch.allclose(folded(noise), model(noise), rtol=1e-3, atol=1e-3)
+    return folded if agrees else model
 
 
 @torch.inference_mode()

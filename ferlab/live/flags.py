@@ -44,8 +44,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument(
         "--weights",
         type=Path,
-        help="weights file of advanced_network.py, or .onnx file of export_onnx.py (default: the "
-        "first that exists of results/votes/, results/ and the shipped ones in reference/)",
+        help="weights file of any model script, or .onnx file of export_onnx.py (default: the "
+        "first advanced_model.pth that exists in results/votes/, results/, reference/votes/ and "
+        "reference/)",
     )
     result.add_argument(
         "--detector", choices=("haar", "yunet"), default="haar", help="method of face detection"
@@ -79,7 +80,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         action="store_true",
         help="show the class activation map (Grad-CAM) from the start, as after key g: over the "
         "widest face of a frame, or over each face of an image; red areas raise the logit of the "
-        "predicted expression; needs .pth weights",
+        "predicted expression; needs the .pth file of advanced_network.py",
     )
     result.add_argument(
         "--output",

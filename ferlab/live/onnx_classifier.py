@@ -34,11 +34,14 @@ class OnnxClassifier:
         class_names: the classes, in the order of the probabilities.
         temperature: the number that logits are divided by (see `calibration`).
         targets: what the weights were trained on, "votes" or "labels"; None if unknown.
+        explains: False, since the file has no gradients.
 
     Raises:
         UserError: onnxruntime is not installed; the file is missing, damaged or not of this
             project.
     """
+
+    explains = False
 
     def __init__(self, path: Path, threads: int):
         require_file(path, REMEDY)

@@ -10,15 +10,11 @@ from ferlab.commands import command_line
 from ferlab.data.splits import Split
 from ferlab.files import UserError
 from ferlab.tensor_files import save_tensors
-from ferlab.training.checkpoint import (
-    load_checkpoint,
-    restore_training,
-    round_weights,
-    training_state,
-)
+from ferlab.training.checkpoint import load_checkpoint, restore_training, training_state
 from ferlab.training.distributed import from_rank_0, rank
 from ferlab.training.recipe import Recipe
 from ferlab.training.trainer import Trainer
+from ferlab.training.weights import round_weights
 
 
 @dataclass

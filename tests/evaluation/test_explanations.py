@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import explain_models
 from advanced_network import CNN
 from conftest import refused
+from ferlab import stage
 from ferlab.evaluation import explanations as explain
 from ferlab.evaluation.disturbances import DISTURBANCES, shift
 from ferlab.evaluation.explanations import cams, contributions, correlation, occlusion
@@ -176,7 +177,7 @@ def test_the_script_draws_every_picture(votes_dir, tmp_path):
 
 def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch, capsys):
     pytest.importorskip("captum", reason="captum is not installed")
-    monkeypatch.setattr(explain_models, "MODELS", ("softmax",))
+    monkeypatch.setattr(stage, "REFERENCE_DIR", tmp_path / "none")
     args = ["--data-dir", data_dir, "--results-dir", tmp_path]
     assert run("softmax", *args) == 0
     assert explain_models.main([*map(str, args), "--quiet"]) == 0
@@ -187,14 +188,14 @@ def test_one_model_and_no_votes(data_dir, tmp_path, monkeypatch, capsys):
 
     own = tmp_path / "softmax_model.pth"
     torch.save(torch.load(own) | {"class_names": list("abcdefg")}, own)
-    monkeypatch.setattr(explain_models, "MODELS", ("softmax", "advanced"))
+    monkeypatch.undo()
     line = refused(capsys, explain_models, *args)
     assert f"advanced_model.pth has other classes than {own}" in line, "the shipped CNN's"
     assert line.endswith(f"with: python advanced_network.py {' '.join(map(str, args))}")
 
 
 def test_models_that_are_missing(data_dir, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(explain_models, "MODELS", ("softmax", "basic_nn"))
+    monkeypatch.setattr(stage, "REFERENCE_DIR", tmp_path / "none")
     args = ["--data-dir", data_dir, "--results-dir", tmp_path / "none"]
     command = f"python softmax.py {' '.join(map(str, args))}"
     assert refused(capsys, explain_models, *args).endswith(f"; train a model with: {command}")

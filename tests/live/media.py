@@ -78,7 +78,7 @@ def untrained_weights(folder):
     """Writes weights of a small network, for tests in which the predictions do not matter."""
     from advanced_network import CNN
     from ferlab.data.splits import CLASS_NAMES
-    from ferlab.training.checkpoint import save_model
+    from ferlab.training.weights import save_model
 
     path = folder / "advanced_model.pth"
     config = {"classes": 7, "widths": [8, 8, 8], "blocks": 1}

@@ -25,10 +25,15 @@ from ferlab.evaluation.explanations import cams, correlation
 from ferlab.live import detection, sources, streams
 from ferlab.live import weights as default
 from ferlab.live.app import LiveOptions, LiveRun
-from ferlab.live.classifier import Classifier, PackedConvolution, as_input
+from ferlab.live.classifier import (
+    Classifier,
+    PackedConvolution,
+    as_input,
+    with_folded_norms,
+)
 from ferlab.live.frames import make_frame
 from ferlab.sample.dataset import sample_face, write_sample_clip
-from ferlab.training.checkpoint import save_model
+from ferlab.training.weights import save_model
 
 FACES, BATCH, EPOCHS = 1400, 32, 6  # of the network that the tests use
 MEDIA = ROOT.parent / "shared" / "media"
@@ -158,7 +163,7 @@ def test_max_frames_and_min_confidence(sample, weights, tmp_path, capsys):
 
 def test_the_whole_network_and_the_fast_one_agree(weights):
     """Folded, packed and in bfloat16, it predicts what the plain network predicts."""
-    classifier = Classifier(weights, CNN)
+    classifier = Classifier(weights)
     content = torch.load(weights, weights_only=True)
     model = CNN(**content["config"])
     model.load_state_dict(content["state_dict"])
@@ -179,15 +184,34 @@ def test_the_whole_network_and_the_fast_one_agree(weights):
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in classifier.model.modules())
 
 
+def test_norms_are_folded_only_where_that_changes_nothing():
+    class NormLast(torch.nn.Module):
+        """Defines the norm behind the convolution, and uses it after a ReLU."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4)
+            torch.nn.init.uniform_(self.norm.bias, 1, 2)
+
+        def forward(self, images):
+            return self.norm(self.conv(images).relu())
+
+    last = NormLast().eval()
+    assert with_folded_norms(last) is last
+    plain = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4)).eval()
+    folded = with_folded_norms(plain)
+    assert isinstance(folded[1], torch.nn.Identity) and isinstance(plain[1], torch.nn.BatchNorm2d)
+
+
 def test_a_torch_without_the_packing_operators(weights, monkeypatch):
     def missing(self, convolution, input_shape):
         raise AttributeError("no such operator")
 
     rng = np.random.default_rng(0)
     face = rng.integers(0, 255, (90, 90, 3), np.uint8)
-    expected = Classifier(weights, CNN)([face])
+    expected = Classifier(weights)([face])
     monkeypatch.setattr(PackedConvolution, "__init__", missing)
-    assert np.abs(Classifier(weights, CNN)([face]) - expected).max() < 0.02
+    assert np.abs(Classifier(weights)([face]) - expected).max() < 0.02
 
 
 # -- images --------------------------------------------------------------------------------------
@@ -259,10 +283,10 @@ def test_an_explained_video(sample, weights, tmp_path):
     assert sum(changed) >= 8, "in each frame with a face"
 
 
-def test_key_g_without_gradients():
-    """As with an ONNX file: a line says what to do, until the next key."""
+def test_key_g_without_maps():
+    """As with an ONNX file or the MLP: a line says what to do, until the next key."""
     shown, stub = [], types.SimpleNamespace
-    pipeline = stub(classifier=stub(class_names=CLASS_NAMES))
+    pipeline = stub(classifier=stub(class_names=CLASS_NAMES, explains=False))
     source = stub(stills=False, camera=False, rate=30, status="")
     live = LiveRun(LiveOptions(0.4), pipeline, source, stub(show=shown.append), None)
     live.frame = make_frame(np.zeros((480, 640, 3), np.uint8), 0, 0.0)

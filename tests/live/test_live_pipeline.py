@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from advanced_network import CNN
 from conftest import drawn_frame
 from ferlab.constants import REFERENCE_DIR
 from ferlab.live.classifier import Classifier
@@ -65,7 +64,7 @@ def test_a_face_is_classified_at_once_and_then_at_the_rate(rate):
 @pytest.mark.parametrize(("folder", "targets"), [("votes", "votes"), (".", "labels")])
 def test_the_line_about_the_weights_says_what_they_were_trained_on(folder, targets):
     path = REFERENCE_DIR / folder / FILE
-    loaded = Classifier(path, CNN)
+    loaded = Classifier(path)
     assert describe(path, loaded.targets) == f"{path}, trained on {targets}"
     assert describe(path, None) == str(path)
 

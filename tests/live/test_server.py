@@ -34,7 +34,6 @@ client = pytest.importorskip("websockets.sync.client", reason="websockets is not
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from advanced_network import CNN
 from ferlab.live import server
 
 FRAMES = 24  # of the drawn clip
@@ -42,7 +41,7 @@ FRAMES = 24  # of the drawn clip
 
 @pytest.fixture(scope="module")
 def classifier():
-    return Classifier(REFERENCE_DIR / "votes" / "advanced_model.pth", CNN, threads=1)
+    return Classifier(REFERENCE_DIR / "votes" / "advanced_model.pth", threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from ferlab.files import UserError
 from ferlab.live import onnx_classifier
 from ferlab.live.classifier import Classifier, as_input
 from ferlab.live.onnx_classifier import OnnxClassifier, open_session, read_metadata, seal
-from ferlab.training.checkpoint import load_model, save_model
+from ferlab.training.weights import load_model, save_model
 from softmax import SoftmaxRegression
 from transfer_learning import TransferNetwork
 
@@ -118,7 +118,7 @@ def test_the_file(exported, exported_int8, precision):
 def test_any_number_of_faces_in_one_pass(weights, exported, data_dir):
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     images = load_split(data_dir, "val").images
-    model, _ = load_model(weights, "advanced", CNN)
+    model, _ = load_model(weights)
     with torch.inference_mode():
         expected = model(images).numpy()
     for count in (1, 2, 5):
@@ -126,14 +126,18 @@ def test_any_number_of_faces_in_one_pass(weights, exported, data_dir):
         assert np.abs(logits - expected[:count]).max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["basic_nn", "softmax", "transfer"])
+@pytest.mark.parametrize("name", ["baseline", "basic_nn", "softmax", "transfer"])
 def test_other_models(name, data_dir, tmp_path, capsys):
     output = tmp_path / "new" / "model.onnx"
-    args = ["--weights", write_weights(tmp_path, name), "--data-dir", data_dir, "--int8"]
+    path = write_weights(tmp_path, name)
+    args = ["--weights", path, "--data-dir", data_dir, "--int8"]
     assert export_onnx.main([*map(str, args), "--output", str(output)]) == 0
     assert read_metadata(open_session(output.read_bytes(), 1), output)["model"] == name
     assert output.with_name("model_int8.onnx").exists()
     assert "(100.00%)" in capsys.readouterr().out
+    faces = faces_of(3)
+    live = [classifier(faces) for classifier in (Classifier(path), OnnxClassifier(output, 1))]
+    assert np.abs(live[0] - live[1]).max() < 0.05, "the live program runs it from either file"
 
 
 def test_without_splits_it_is_checked_on_random_images(weights, tmp_path, capsys):
@@ -158,16 +162,17 @@ def test_a_model_that_differs_is_not_written(weights, data_dir, tmp_path, monkey
 def test_one_line_for_what_is_wrong(weights, tmp_path, capsys):
     (tmp_path / "torn.pth").write_bytes(weights.read_bytes()[:5000])
     torch.save({"state_dict": {}}, tmp_path / "foreign.pth")
+    for name in ("lenet", "compare_results", "../softmax"):  # no script, no model, no name
+        torch.save(torch.load(weights) | {"model": name}, tmp_path / f"{name[-7:]}.pth")
     foreign = "is not a weights file of this project; train it with: python advanced_network.py"
     for args, part in {
         ("--weights", tmp_path / "none.pth"): "none.pth is missing; train it with: python adv",
         ("--weights", tmp_path / "softmax_model.pth"): "train it with: python softmax.py",
         ("--weights", tmp_path / "torn.pth"): "torn.pth is damaged",
         ("--weights", tmp_path / "foreign.pth"): foreign,
-        (
-            "--weights",
-            write_weights(tmp_path, "baseline"),
-        ): "holds weights of baseline; models that can",
+        ("--weights", tmp_path / "lenet.pth"): "weights of lenet, and lenet.py is no model script",
+        ("--weights", tmp_path / "results.pth"): "compare_results.py is no model script",
+        ("--weights", tmp_path / "softmax.pth"): "../softmax.py is no model script",
         ("--weights", weights, "--output", "model.pt"): "the name must end in .onnx",
         ("--weights", weights, "--int8"): "make them with: python dataset_preparation.py",
         ("--weights", weights, "--output", weights / "a.onnx"): "cannot write",
@@ -216,7 +221,7 @@ def test_preprocessing_is_that_of_the_splits():
 
 def test_the_live_classifiers_agree(weights, exported):
     faces = faces_of(5)
-    expected = Classifier(weights, CNN)(faces)
+    expected = Classifier(weights)(faces)
     classifier = OnnxClassifier(exported, 1)
     assert classifier.class_names == CLASS_NAMES and classifier.temperature == 1.25
     for count in (5, 1, 0):

@@ -317,7 +317,9 @@ def test_without_its_packages(capsys, monkeypatch, package):
 @pytest.mark.parametrize(
     "args, fault",
     [
-        (["baseline.py"], "invalid choice"),
+        (["baseline.py"], "baseline.py is no script of a model"),
+        (["nothing.py"], "nothing.py is no script of a model"),
+        (["compare_results.py"], "compare_results.py is no script of a model"),
         (["softmax.py", "--no-such-flag", "1"], "unrecognized arguments: --no-such-flag"),
         (["softmax.py", "--trials", "0"], "argument --trials"),
         (["softmax.py", "--resume"], "a trial takes no --evaluate and no --resume"),

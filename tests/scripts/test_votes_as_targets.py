@@ -10,9 +10,8 @@ import softmax
 from conftest import refused
 from ferlab.data.splits import load_split, split_path
 from ferlab.evaluation.calibration import cross_entropy
-from ferlab.training.checkpoint import load_model
+from ferlab.training.weights import load_model
 from model_runs import EACH_MAIN, SCRIPTS, metrics_of, run
-from softmax import SoftmaxRegression
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def test_results_on_votes_are_judged_twice(voted, votes_dir, name):
 def test_temperature_is_fitted_to_the_votes(voted, votes_dir):
     val = load_split(votes_dir, "val")
     val = val.take(val.votes.sum(1) > 0)
-    network, content = load_model(voted / "softmax_model.pth", "softmax", SoftmaxRegression)
+    network, content = load_model(voted / "softmax_model.pth")
     with torch.no_grad():
         logits = network(val.images).numpy()
     best = content["temperature"]
