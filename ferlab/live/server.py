@@ -149,7 +149,7 @@ class Faces:
             pass  # the visitor reads nothing, or is gone
         finally:
             if visitor:
-                visitor.close()
+                self.workers.submit(visitor.close)  # waits for the detection that is running
 
     async def refuse(self, websocket, reason: str) -> None:
         """Sends a visitor the reason, and disconnects them."""
