@@ -17,5 +17,6 @@ def test_a_run_is_added_once_whatever_the_commit(tmp_path, monkeypatch):
     assert experiments.main([folder, "--note", "again"]) == 0
     assert table.read_bytes() == first
     rows = list(csv.DictReader(first.decode().splitlines()))
-    assert [row["model"] for row in rows].count("advanced") == 2 and len(rows) == 5
+    files = list((ROOT / "reference" / "votes").rglob("*_metrics.json"))
+    assert len(rows) == len(files) >= 5, "also those of the folders below"
     assert {row["note"] for row in rows} == {"first"} and all(row["test_raters"] for row in rows)
