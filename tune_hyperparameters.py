@@ -12,7 +12,6 @@ read.
 """
 
 import argparse
-import importlib
 import os
 import sys
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ferlab import cli, entry
-from ferlab.constants import ROOT
+from ferlab.commands import model_module
 from ferlab.files import UserError, require_writable
 
 SEARCH = {  # the searched flags of each script; of others, as of softmax.py
@@ -75,10 +74,8 @@ def make_job(args: argparse.Namespace, extra: list[str]) -> Job:
         value = getattr(args, name)
         if value != parser().get_default(name):
             flags += [f"--{name.replace('_', '-')}", str(value)]
-    name = args.script.removesuffix(".py")
-    found = name.isidentifier() and (ROOT / args.script).is_file()
-    module = importlib.import_module(name) if found else None
-    if not hasattr(module, "setup") or module.parser().get_default("lr") is None:
+    module = model_module(args.script)
+    if module is None or module.parser().get_default("lr") is None:
         parser().error(f"{args.script} is no script of a model that is trained with --lr")
     script_parser = module.parser()
     script_parser.prog, script_parser.allow_abbrev = args.script, False

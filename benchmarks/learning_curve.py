@@ -13,7 +13,6 @@ trained again, and a run that was stopped continues. Further flags go to all scr
 """
 
 import argparse
-import importlib
 import math
 import subprocess
 import sys
@@ -69,9 +68,9 @@ import torch
 from matplotlib.ticker import NullLocator
 
 from ferlab import stage
-from ferlab.commands import script_of
+from ferlab.commands import model_module, script_of
 from ferlab.data.splits import Split, load_splits, save_splits
-from ferlab.evaluation.explanation_plots import MODEL_COLOURS, caption
+from ferlab.evaluation.explanation_plots import caption, coloured
 from ferlab.evaluation.plots import GREY, figure_file
 from ferlab.files import UserError, read_json, write_csv
 from ferlab.training.recipe import expected_class, rows_and_targets
@@ -90,7 +89,7 @@ def rows_of(labels: torch.Tensor, fraction: float) -> torch.Tensor:
 
 def flags_of(name: str, fraction: float, more: list[str]) -> tuple[list[str], dict]:
     """Returns the flags of a model's script for a part of train, and the recipe they ask for."""
-    module = importlib.import_module(script_of(name).removesuffix(".py"))
+    module = model_module(script_of(name))
     flags = [*MODELS[name], *more]
     epochs = module.parser().parse_args(flags).epochs
     flags += ["--epochs", str(round(epochs / math.sqrt(fraction)))]
@@ -149,7 +148,7 @@ def plot(path: Path, rows: list[dict], val: Split, targets: str) -> None:
     with figure_file(path, 4.6 * len(judges) + 0.6, 4.7) as figure:
         panels = figure.subplots(1, len(judges), sharey=True, squeeze=False)[0]
         for axes, (judge, title) in zip(panels, judges.items(), strict=True):
-            for (name, shown), colour in zip(titles.items(), MODEL_COLOURS, strict=False):
+            for name, shown, colour in coloured(titles):
                 points = [row for row in rows if row["model"] == name]
                 if not points:
                     continue

@@ -1,10 +1,12 @@
 """The project's commands as messages name them, with the flags that are not at their defaults."""
 
+import importlib
 import os
 import re
 import shlex
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from ferlab.constants import DATA_DIR, RESULTS_DIR, ROOT
 
@@ -18,6 +20,18 @@ def script_of(name: str) -> str:
     """Returns the script that trains the model called `name` in file names."""
     scripts = {"advanced": "advanced_network.py", "transfer": "transfer_learning.py"}
     return scripts.get(name, f"{name}.py")
+
+
+def model_module(script: str) -> ModuleType | None:
+    """Returns the module of a model script, imported; None if the project has no such script.
+
+    A model script is found by its file name, so that a new one needs no entry anywhere.
+    """
+    name = script.removesuffix(".py")
+    if not (name.isidentifier() and (ROOT / script).is_file()):
+        return None
+    module = importlib.import_module(name)
+    return module if hasattr(module, "setup") else None
 
 
 def located(text: str) -> str:

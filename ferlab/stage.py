@@ -213,7 +213,10 @@ def report_saved(setup: Setup, args: argparse.Namespace, device: torch.device) -
     for path in paths:
         model, content = load_model(path, command)
         if content["model"] != name:
-            raise UserError(f"{path} holds weights of {content['model']}, not of {name}")
+            raise UserError(
+                f"{path} holds weights of {content['model']}, not of {name}; "
+                f"train it with: {command}"
+            )
         members.append((model, content["temperature"]))
         contents.append(content)
         if rank() == 0:

@@ -1,8 +1,9 @@
 """The pictures of explain_models.py; drawn as those of `plots`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,12 @@ GREEN, PURPLE = "#009E73", "#CC79A7"
 MODEL_COLOURS = (GREEN, BLUE, ORANGE, PURPLE, GREY)
 SMALL = 11  # points: what stands above a face, and captions; readable at half the size
 FACE = {"cmap": "gray", "vmin": -1, "vmax": 1}
+
+
+def coloured(models: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Yields each model's title, value and colour; after the last colour they begin again."""
+    for (title, value), colour in zip(models.items(), cycle(MODEL_COLOURS), strict=False):
+        yield title, value, colour
 
 
 def caption(figure: Figure, title: str, text: str) -> None:
@@ -99,7 +106,7 @@ def plot_shifts(path: Path, shifts: Sequence[int], changed: Mapping[str, Sequenc
     """Draws the fraction of predictions that a shift changes, by model."""
     with figure_file(path, 7, 4.6) as figure:
         axes = figure.subplots()
-        for (title, values), colour in zip(changed.items(), cycle(MODEL_COLOURS), strict=False):
+        for title, values, colour in coloured(changed):
             text = f"{title}: {100 * values[-1]:.0f} % at {shifts[-1]} pixels"
             axes.plot(shifts, 100 * np.array(values), "o-", color=colour, label=text)
         axes.set(xlabel="shift of the face, pixels of 48", ylabel="predictions that change, %")
@@ -201,7 +208,7 @@ def plot_robustness(
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
         for axes, disturbance in zip(grid, disturbances, strict=False):
             places = np.arange(len(disturbance.strengths))
-            for (title, results), colour in zip(models.items(), cycle(MODEL_COLOURS), strict=False):
+            for title, results, colour in coloured(models):
                 numbers = results[disturbance.name]
                 low, high = np.array([entry["accuracy_interval"] for entry in numbers]).T
                 axes.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
@@ -258,7 +265,7 @@ def plot_agreement(
         panels = figure.subplots(1, 2 if models else 1, squeeze=False)[0]
         if models:
             axes = panels[0]
-            for (title, entries), colour in zip(models.items(), cycle(MODEL_COLOURS), strict=False):
+            for title, entries, colour in coloured(models):
                 raters = [entry["raters"] for entry in entries]
                 axes.plot(raters, [e["accuracy"] for e in entries], "o-", color=colour, label=title)
             labels = [entry["label_accuracy"] for entry in entries]
@@ -271,9 +278,7 @@ def plot_agreement(
             axes.grid(axis="y")
         axes = panels[-1]
         axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
-        for (title, points), colour in zip(
-            reliabilities.items(), cycle(MODEL_COLOURS), strict=False
-        ):
+        for title, points, colour in coloured(reliabilities):
             if points:
                 confidence, correct, _ = zip(*points, strict=True)
                 axes.plot(confidence, correct, "o-", color=colour, label=title)

@@ -1,15 +1,13 @@
 """Weights files: what a model script writes, and what reads them of any model."""
 
-import importlib
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ferlab.commands import script_of, stage_command
+from ferlab.commands import model_module, script_of, stage_command
 from ferlab.constants import IMAGE_SIZE, MEAN, ROOT, STD
 from ferlab.files import UserError
 from ferlab.tensor_files import load_tensors, save_tensors
@@ -99,29 +97,16 @@ def load_model(path: str | os.PathLike, command: str | None = None) -> tuple[nn.
     if preprocessing != (IMAGE_SIZE, {"mean": MEAN, "std": STD}):
         raise UserError(f"{path} was trained on other preprocessing {preprocessing}; {remedy}")
     name = content["model"]
-    build = builder_of(name)
-    if build is None:
+    module = model_module(script_of(name))
+    if module is None:
         raise UserError(f"{path} holds weights of {name}, and {script_of(name)} is no model script")
+    build = module.setup(module.parser().parse_args(["--evaluate"])).build
     try:
         model = build(**content["config"])
         model.load_state_dict(content["state_dict"])
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not fit this version of the network; {remedy}") from error
     return model.eval(), content
-
-
-def builder_of(name: str) -> Callable[..., nn.Module] | None:
-    """Returns what builds the network of a model; None if no script has such a model.
-
-    The script is found by the model's name and not imported by a statement: a new model script
-    needs no entry here.
-    """
-    if not (name.isidentifier() and (ROOT / script_of(name)).is_file()):
-        return None
-    script = importlib.import_module(script_of(name).removesuffix(".py"))
-    if not hasattr(script, "setup"):
-        return None
-    return script.setup(script.parser().parse_args(["--evaluate"])).build
 
 
 def fault_of(content: dict) -> str | None:

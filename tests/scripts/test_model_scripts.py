@@ -236,7 +236,7 @@ def test_evaluate_without_weights(capsys, data_dir, tmp_path, monkeypatch, name)
 def test_evaluate_with_foreign_weights(capsys, results, data_dir, tmp_path):
     base = ["--evaluate", "--data-dir", data_dir, "--results-dir", tmp_path, "--weights"]
     line = refused(capsys, advanced_network, *base, results / "basic_nn_model.pth")
-    assert "holds weights of basic_nn, not of advanced" in line
+    assert "holds weights of basic_nn, not of advanced; train it with: python adv" in line
     line = refused(capsys, advanced_network, *base, split_path(data_dir, "test"))
     assert "not a weights file of this project" in line
     content, other = torch.load(results / "softmax_model.pth"), tmp_path / "other.pth"

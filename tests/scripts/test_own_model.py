@@ -12,9 +12,8 @@ import compare_results
 import explain_models
 import live_inference
 import tune_hyperparameters
-from conftest import ROOT, drawn_frame, refused
-from ferlab import stage
-from ferlab.training import weights
+from conftest import drawn_frame, refused
+from ferlab import commands, stage
 from model_runs import metrics_of, run
 
 
@@ -22,8 +21,7 @@ from model_runs import metrics_of, run
 def lenet(own_model, monkeypatch):
     """The page's script, imported."""
     monkeypatch.syspath_prepend(own_model)
-    for module in (weights, tune_hyperparameters):
-        monkeypatch.setattr(module, "ROOT", own_model)
+    monkeypatch.setattr(commands, "ROOT", own_model)
     return importlib.import_module("lenet")
 
 
@@ -38,13 +36,13 @@ def trained(lenet, results, votes_dir):
     flags = ["--data-dir", str(votes_dir), "--results-dir", str(results), "--targets", "votes"]
     if not (results / "lenet_model.pth").exists():
         assert lenet.main([*flags, "--epochs", "2", "--quiet"]) == 0
-    assert lenet.main([*flags, "--evaluate", "--quiet"]) == 0
     return results
 
 
-def test_results_comparison_and_pictures(trained, votes_dir, monkeypatch):
+def test_results_and_comparison(lenet, trained, votes_dir):
+    flags = ["--data-dir", str(votes_dir), "--results-dir", str(trained), "--targets", "votes"]
+    assert lenet.main([*flags, "--evaluate", "--quiet"]) == 0
     assert metrics_of(trained, "lenet")["test"]["n"] > 0
-    monkeypatch.setattr(weights, "ROOT", ROOT)
     assert run("softmax", "--data-dir", votes_dir, "--results-dir", trained) == 0
     assert compare_results.main(["--results-dir", str(trained)]) == 0
     lines = (trained / "comparison.txt").read_text().splitlines()
